@@ -1,0 +1,115 @@
+"""Networks: graph -> blocks of H, exactly Hermitian, equivariant under rotations, inversion and relabelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from ase_deeph.basis import OrbitalBasis
+from ase_deeph.graph import CrystalGraph
+from ase_deeph.network.config import NetworkConfig
+from ase_deeph.network.elct import ELCT, safe_norm
+from ase_deeph.network.layout import OrbitalLayout
+from ase_deeph.network.so2 import EdgeFrames
+from ase_deeph.network.statistics import Statistics, denormalised, empty_statistics, fit_statistics
+
+__all__ = ["Network", "NetworkConfig", "build_network"]
+
+Parameters = dict[str, Any]
+
+
+class Network:
+    """A network as pure functions of its parameters.
+
+    Parameters
+    ----------
+    config : the architecture.
+    basis : the orbitals it writes blocks for.
+    """
+
+    def __init__(self, config: NetworkConfig, basis: OrbitalBasis) -> None:
+        self.config, self.basis = config, basis
+        self.layout = OrbitalLayout(basis)
+
+    def _module(self, seed: int) -> nnx.Module:
+        if self.config.kind == "e3":
+            from ase_deeph.network.e3 import E3
+
+            return E3(self.config, self.layout, rngs=nnx.Rngs(seed))
+        return ELCT(self.config, self.layout, rngs=nnx.Rngs(seed))
+
+    @cached_property
+    def _split(self) -> tuple[Any, Any]:
+        return nnx.split(nnx.eval_shape(lambda: self._module(0)))
+
+    def init(self, seed: int) -> Parameters:
+        """Fresh parameters: nested dicts with string keys, float32 leaves."""
+        return _with_string_keys(nnx.to_pure_dict(nnx.split(self._module(seed))[1]))
+
+    def empty_statistics(self) -> Statistics:
+        """Zero means and unit scales."""
+        return empty_statistics(self.layout)
+
+    def fit_statistics(self, samples: Iterable[tuple[CrystalGraph, np.ndarray]]) -> Statistics:
+        """Means and scales of a training set's targets (see statistics.py)."""
+        return fit_statistics(self.layout, self.config.cutoff, samples)
+
+    def apply(
+        self, params: Mapping[str, Any], statistics: Statistics, graph: CrystalGraph
+    ) -> Float[Array, "pairs M M"]:
+        """Blocks of H in eV on every pair, zero on padding; runs in the precision of graph.vectors.
+
+        H_ij(R) = H_ji(-R)^T holds exactly.  Dot products are asked for in full precision on every device.
+        """
+        dtype = jnp.asarray(graph.vectors).dtype
+        graphdef, abstract = self._split
+        values = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=dtype), dict(params))
+        nnx.replace_by_pure_dict(abstract, nnx.restore_int_paths(values))
+        with jax.default_matmul_precision("highest"):
+            module = nnx.merge(graphdef, abstract)
+            hop, site, rotations = module(graph)
+            hop, site = denormalised(
+                statistics, self.layout, graph, hop, site, rotations, safe_norm(graph.vectors), self.config.cutoff
+            )
+            return self._blocks(graph, hop, site, rotations)
+
+    def _blocks(
+        self, graph: CrystalGraph, hop: Array, site: Array, rotations: list[Array]
+    ) -> Float[Array, "pairs M M"]:
+        """Irreps -> Hermitian blocks in the global frame over each species' orbitals."""
+        coupling = self.layout.coupling
+        framed = coupling.to_block(hop)
+        blocks = EdgeFrames.blocks_out_of(rotations, framed, self.layout.shells)
+        blocks = jnp.where(graph.on_site[:, None, None], coupling.to_block(site)[graph.i], blocks)
+        blocks = 0.5 * (blocks + jnp.swapaxes(blocks[graph.reverse], 1, 2))
+        blocks = jnp.where(graph.pair_mask[:, None, None], blocks, 0.0)
+        return self.layout.to_species(blocks, graph.species[graph.i], graph.species[graph.j])
+
+    def orbital_mask(self, graph: CrystalGraph) -> Bool[Array, "pairs M M"]:
+        """True where a pair is real and both orbitals exist."""
+        species = jnp.asarray(graph.species)
+        return self.layout.mask(species[graph.i], species[graph.j]) & graph.pair_mask[:, None, None]
+
+
+def _with_string_keys(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {str(key): _with_string_keys(value) for key, value in tree.items()}
+    return tree
+
+
+def build_network(config: NetworkConfig, basis: OrbitalBasis) -> Network:
+    """The network of a configuration for a basis; ValueError when they do not fit."""
+    network = Network(config, basis)
+    if config.l_max < network.layout.coupling.l_max:
+        raise ValueError(
+            f"network l_max: shells up to l = {network.layout.coupling.l_max // 2} need at least "
+            f"{network.layout.coupling.l_max}, received {config.l_max}"
+        )
+    return network

@@ -1,0 +1,182 @@
+"""The equivariant local-coordinate transformer: SO(2) convolutions in edge frames, attention, edges then nodes.
+
+After Y. Wang et al., DeepH-2 (arXiv:2401.17015); the layers are those of so2.py and nodes.py.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ase_deeph.graph import CrystalGraph
+from ase_deeph.harmonics import edge_rotations
+from ase_deeph.network.config import NetworkConfig
+from ase_deeph.network.embedding import RadialPerceptron, envelope
+from ase_deeph.network.layout import OrbitalLayout
+from ase_deeph.network.nodes import DegreeLinear, FeedForward, Norm, degrees
+from ase_deeph.network.readout import HopReadout, SiteReadout
+from ase_deeph.network.so2 import EdgeFrames, SO2Linear, degree_of_row, gate, n_gates
+
+Nodes = Float[Array, "atoms components channels"]
+Edges = Float[Array, "edges components channels"]
+_MEAN_NEIGHBOURS = 16.0
+
+
+class _EdgeSet:
+    """Some of the edges of a graph with what every layer asks of them."""
+
+    def __init__(self, graph: CrystalGraph, where: Array, mask: Array, frames: EdgeFrames, cutoff: float) -> None:
+        self.i, self.j, self.frames = graph.i[where], graph.j[where], frames
+        self.species_i, self.species_j = graph.species[self.i], graph.species[self.j]
+        self.distance = safe_norm(graph.vectors[where])
+        self.envelope = jnp.where(mask, envelope(self.distance, cutoff), 0.0)
+
+
+def safe_norm(vectors: Float[Array, "n 3"]) -> Float[Array, " n"]:
+    """Lengths, with a finite gradient at zero."""
+    squared = jnp.sum(vectors * vectors, axis=-1)
+    return jnp.sqrt(jnp.where(squared > 0, squared, 1.0)) * (squared > 0)
+
+
+class EdgeUpdate(nnx.Module):
+    """Atoms i and j and the edge itself -> hidden features of the edge, and attention logits."""
+
+    def __init__(self, config: NetworkConfig, n_species: int, cutoff: float, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        both = (config.channels, config.pseudo_channels)
+        total = sum(both)
+        self.norm_nodes = Norm(degrees(config.l_max), total)
+        self.norm_edges = Norm(degree_of_row(config.l_max), total)
+        self.row = DegreeLinear(config.l_max, both, both, rngs=rngs)
+        self.column = DegreeLinear(config.l_max, both, both, rngs=rngs)
+        self.radial = RadialPerceptron(
+            n_species, cutoff, config.n_radial, config.hidden, (config.l_max + 1) * total, rngs=rngs
+        )
+        self.n_gates = n_gates(config.l_max, total)
+        self.mix = SO2Linear(config.l_max, both, both, rngs=rngs, n_scalars=self.n_gates + config.n_heads)
+
+    def __call__(self, x: Nodes, e: Edges, edges: _EdgeSet) -> tuple[Edges, Float[Array, "edges heads"]]:
+        """Hidden features (in the edge's frame) and logits."""
+        l_max, natural = self.config.l_max, self.config.channels
+        nodes = self.norm_nodes(x)
+        ends = self.row(nodes)[edges.i] + self.column(nodes)[edges.j]
+        z = edges.frames.into(ends, natural) + self.norm_edges(e)
+        factors = self.radial(edges.distance, edges.species_i, edges.species_j)
+        z = z * factors.reshape(len(z), l_max + 1, -1)[:, degree_of_row(l_max)]
+        hidden, scalars = self.mix(z)
+        assert scalars is not None
+        logits = 5.0 * jnp.tanh(scalars[:, self.n_gates :] / 5.0)
+        return gate(hidden, scalars[:, : self.n_gates], l_max, natural), logits
+
+
+class NodeUpdate(nnx.Module):
+    """Messages of the edges, weighed by attention, into the atoms; then the feed-forward."""
+
+    def __init__(self, config: NetworkConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        both = (config.channels, config.pseudo_channels)
+        self.message = SO2Linear(config.l_max, both, both, rngs=rngs)
+        self.merge = DegreeLinear(config.l_max, both, both, rngs=rngs)
+        self.norm = Norm(degrees(config.l_max), sum(both))
+        self.forward = FeedForward(config.l_max, both, rngs=rngs)
+
+    def __call__(self, x: Nodes, hidden: Edges, logits: Float[Array, "edges heads"], edges: _EdgeSet) -> Nodes:
+        """The updated atoms: softmax over neighbours, smooth at the cutoff, with one silent neighbour."""
+        config, n_atoms = self.config, len(x)
+        message = edges.frames.out(self.message(hidden)[0], config.channels)
+        attention = jnp.exp(logits) * edges.envelope[:, None]
+        total = jax.ops.segment_sum(attention, edges.i, n_atoms) + 1.0
+        share = attention / total[edges.i]
+        per_channel = jnp.concatenate(
+            [
+                jnp.repeat(share, config.channels // config.n_heads, axis=1),
+                jnp.repeat(share, config.pseudo_channels // config.n_heads, axis=1),
+            ],
+            axis=1,
+        )
+        gathered = jax.ops.segment_sum(message * per_channel[:, None], edges.i, n_atoms)
+        x = x + self.merge(gathered * _MEAN_NEIGHBOURS**0.5)
+        return x + self.forward(self.norm(x))
+
+
+class Block(nnx.Module):
+    """One ELCT block: edges, then nodes."""
+
+    def __init__(self, config: NetworkConfig, n_species: int, *, rngs: nnx.Rngs) -> None:
+        both = (config.channels, config.pseudo_channels)
+        self.edge = EdgeUpdate(config, n_species, config.reach, rngs=rngs)
+        self.write = SO2Linear(config.l_max, both, both, rngs=rngs)
+        self.node = NodeUpdate(config, rngs=rngs)
+
+    def __call__(self, x: Nodes, e: Edges, edges: _EdgeSet) -> tuple[Nodes, Edges]:
+        """Updated atoms and edges."""
+        hidden, logits = self.edge(x, e, edges)
+        return self.node(x, hidden, logits, edges), e + self.write(hidden)[0]
+
+
+class ELCT(nnx.Module):
+    """Graph -> irreps of hopping blocks in edge frames and of on-site blocks.
+
+    Parameters
+    ----------
+    config : the architecture.
+    layout : the common shells.
+
+    Raises
+    ------
+    ValueError : when l_max is below twice the largest shell.
+    """
+
+    def __init__(self, config: NetworkConfig, layout: OrbitalLayout, *, rngs: nnx.Rngs) -> None:
+        if config.l_max < layout.coupling.l_max:
+            raise ValueError(
+                f"network l_max: shells up to l = {layout.coupling.l_max // 2} need at least "
+                f"{layout.coupling.l_max}, received {config.l_max}"
+            )
+        self.config = config
+        n, both = layout.n_species, (config.channels, config.pseudo_channels)
+        width = (config.l_max + 1) * config.channels
+        self.species = nnx.Param(jax.random.normal(rngs.params(), (n, config.channels)))
+        self.start = RadialPerceptron(n, config.reach, config.n_radial, config.hidden, width, rngs=rngs)
+        self.start_hop = RadialPerceptron(n, config.cutoff, config.n_radial, config.hidden, width, rngs=rngs)
+        self.blocks = nnx.List([Block(config, n, rngs=rngs) for _ in range(config.n_blocks)])
+        self.hop = EdgeUpdate(config, n, config.cutoff, rngs=rngs)
+        self.hop_readout = HopReadout(layout.coupling, config.l_max, both, rngs=rngs)
+        self.site_norm = Norm(degrees(config.l_max), sum(both))
+        self.site = FeedForward(config.l_max, both, rngs=rngs)
+        self.site_readout = SiteReadout(layout.coupling, self.site.wide, rngs=rngs)
+
+    def _axial(self, scalars: Float[Array, "edges numbers"]) -> Edges:
+        """Edge features whose natural m = 0 components are the given numbers, all else zero."""
+        config = self.config
+        top = scalars.reshape(-1, config.l_max + 1, config.channels)
+        rest = (config.l_max + 1) ** 2 - config.l_max - 1
+        return jnp.pad(top, ((0, 0), (0, rest), (0, config.pseudo_channels)))
+
+    def __call__(
+        self, graph: CrystalGraph
+    ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
+        """(hopping irreps in edge frames, on-site irreps in the global frame, D_l of each pair)."""
+        config = self.config
+        distance = safe_norm(graph.vectors)
+        safe = jnp.where(distance > 0, distance, 1.0)[:, None]
+        north = jnp.array([0.0, 0.0, 1.0], dtype=graph.vectors.dtype)
+        directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north)
+        frames = EdgeFrames(edge_rotations(config.l_max, directions))
+        near = _EdgeSet(graph, graph.near, graph.near_mask, frames.subset(graph.near), config.reach)
+        every = jnp.arange(graph.n_pairs)
+        hops = _EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
+
+        e = self._axial(self.start(near.distance, near.species_i, near.species_j))
+        arrivals = near.frames.out(e * near.envelope[:, None, None], config.channels)
+        x = jax.ops.segment_sum(arrivals, near.i, graph.n_atoms) / _MEAN_NEIGHBOURS**0.5
+        x = x.at[:, 0, : config.channels].add(self.species[...][graph.species])
+        for block in self.blocks:
+            x, e = block(x, e, near)
+
+        far = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
+        hidden, _ = self.hop(x, far.at[graph.near].add(e * near.envelope[:, None, None]), hops)
+        site = self.site.hidden(self.site_norm(x))
+        return self.hop_readout(hidden), self.site_readout(site), frames.rotations

@@ -1,0 +1,96 @@
+"""Read-out by Wigner-Eckart: features -> irreps of every block, and irreps -> blocks over common shells."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ase_deeph.coupling import BlockCoupling
+from ase_deeph.harmonics import degree_slice
+from ase_deeph.network.so2 import order_slices, weights
+
+
+class SiteReadout(nnx.Module):
+    """Atom features -> irreps of the on-site block, one matrix per degree and parity."""
+
+    def __init__(self, coupling: BlockCoupling, n_in: tuple[int, int], *, rngs: nnx.Rngs) -> None:
+        self.n_in, self.l_max = n_in, coupling.l_max
+        counts = [
+            (
+                sum(p.L == L and p.natural for p in coupling.paths),
+                sum(p.L == L and not p.natural for p in coupling.paths),
+            )
+            for L in range(self.l_max + 1)
+        ]
+        self.natural = nnx.List([weights(rngs, n_in[0], n, gain=0.3) for n, _ in counts])
+        self.pseudo = nnx.List([weights(rngs, n_in[1], n, gain=0.3) for _, n in counts])
+
+    def __call__(self, x: Float[Array, "atoms components channels"]) -> Float[Array, "atoms irreps"]:
+        """(n_atoms, n_orbitals²) irrep components in the order of the coupling's paths."""
+        parts = []
+        for L in range(self.l_max + 1):
+            rows = x[:, degree_slice(L)]
+            for features, weight in (
+                (rows[:, :, : self.n_in[0]], self.natural[L]),
+                (rows[:, :, self.n_in[0] :], self.pseudo[L]),
+            ):
+                irreps = jnp.swapaxes(features @ weight[...], 1, 2)
+                parts.append(irreps.reshape(len(x), -1))
+        return jnp.concatenate(parts, axis=1)
+
+
+class HopReadout(nnx.Module):
+    """Edge features -> irreps of the hopping block in the edge's frame, one matrix per |m| and parity."""
+
+    def __init__(self, coupling: BlockCoupling, l_max: int, n_in: tuple[int, int], *, rngs: nnx.Rngs) -> None:
+        self.l_max, self.n_in, self.top = l_max, n_in, coupling.l_max
+        paths = coupling.paths
+        degrees = l_max + 1
+        self.natural = weights(rngs, degrees * n_in[0], sum(p.natural for p in paths), gain=0.3)
+        self.pseudo = weights(rngs, degrees * n_in[1], sum(not p.natural for p in paths), gain=0.3)
+        self.orders = nnx.List(
+            [
+                weights(rngs, (degrees - m) * sum(n_in), sum(p.L >= m for p in paths), gain=0.3)
+                for m in range(1, self.top + 1)
+            ]
+        )
+        source, sign = _component_sources(coupling)
+        self._source, self._sign = tuple(source), tuple(sign)
+
+    def __call__(self, x: Float[Array, "edges components channels"]) -> Float[Array, "edges irreps"]:
+        """(n_edges, n_orbitals²) irrep components in the order of the coupling's paths."""
+        n, slices = len(x), order_slices(self.l_max)
+        columns = [
+            x[:, slices[0], : self.n_in[0]].reshape(n, -1) @ self.natural[...],
+            x[:, slices[0], self.n_in[0] :].reshape(n, -1) @ self.pseudo[...],
+        ]
+        for m, weight in enumerate(self.orders, start=1):
+            columns.append((x[:, slices[m]].reshape(n, 2, -1) @ weight[...]).reshape(n, -1))
+        outputs = jnp.concatenate(columns, axis=1)
+        return outputs[:, np.array(self._source)] * np.array(self._sign, dtype=np.float32).astype(x.dtype)
+
+
+def _component_sources(coupling: BlockCoupling) -> tuple[list[int], list[float]]:
+    """Which output column, with which sign, is each irrep component (see so2.py for even and odd)."""
+    paths = coupling.paths
+    natural = [n for n, p in enumerate(paths) if p.natural]
+    pseudo = [n for n, p in enumerate(paths) if not p.natural]
+    columns: dict[tuple[int, int, int], int] = {}
+    for c, n in enumerate(natural + pseudo):
+        columns[n, 0, 0] = c
+    at = len(paths)
+    for m in range(1, coupling.l_max + 1):
+        members = [n for n, p in enumerate(paths) if m <= p.L]
+        for odd in (0, 1):
+            for c, n in enumerate(members):
+                columns[n, m, odd] = at + odd * len(members) + c
+        at += 2 * len(members)
+    source, sign = [], []
+    for n, path in enumerate(paths):
+        for m in range(-path.L, path.L + 1):
+            odd = int(m < 0) if path.natural else int(m > 0)
+            source.append(columns[n, abs(m), odd])
+            sign.append(-1.0 if not path.natural and m > 0 else 1.0)
+    return source, sign

@@ -1,0 +1,189 @@
+"""SO(2) layers in an edge's frame: everything that commutes with turns about the edge and with reflections.
+
+Reference: S. Passaro, C. L. Zitnick, ICML 2023 (arXiv:2302.03655), extended here to O(3).
+
+Features of an edge are (edges, (l_max+1)², channels) with rows sorted by |m| ("m-major"): first m = 0 for all
+l, then for each m > 0 the *even* and then the *odd* components for l = m ... l_max.  Even and odd refer to a
+reflection in a plane through the edge.  A channel of natural parity has even = x_{l,m} and odd = x_{l,-m}; a
+pseudo channel, whose sign under inversion is the opposite, has even = x_{l,-m} and odd = -x_{l,m}.  Both then
+turn alike about the edge, so one real matrix per m mixes all l and all channels, applied to even and odd rows
+alike, and the layer is equivariant under O(3), not SO(3) alone.  For m = 0 natural and pseudo stay apart.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ase_deeph.harmonics import degree_slice
+
+Features = Float[Array, "edges components channels"]
+
+
+@cache
+def m_major_order(l_max: int) -> np.ndarray:
+    """((l_max+1)²,) position in the l-major order of each m-major row."""
+    rows = [l * l + l for l in range(l_max + 1)]
+    for m in range(1, l_max + 1):
+        rows += [l * l + l + m for l in range(m, l_max + 1)]
+        rows += [l * l + l - m for l in range(m, l_max + 1)]
+    return np.array(rows)
+
+
+@cache
+def degree_of_row(l_max: int) -> np.ndarray:
+    """((l_max+1)²,) degree l of each m-major row."""
+    return np.sqrt(m_major_order(l_max)).astype(int)
+
+
+@cache
+def order_slices(l_max: int) -> tuple[slice, ...]:
+    """Rows of each |m| (even and odd together)."""
+    counts = [l_max + 1] + [2 * (l_max + 1 - m) for m in range(1, l_max + 1)]
+    ends = np.cumsum(counts)
+    return tuple(slice(int(e - c), int(e)) for e, c in zip(ends, counts, strict=True))
+
+
+@cache
+def _pseudo_swap(l_max: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source row and sign that turn (x_m, x_-m) into (even, odd) of a pseudo channel."""
+    source, sign = np.arange((l_max + 1) ** 2), np.ones((l_max + 1) ** 2)
+    for m in range(1, l_max + 1):
+        rows = order_slices(l_max)[m]
+        half = l_max + 1 - m
+        first = np.arange(rows.start, rows.start + half)
+        source[first], source[first + half] = first + half, first
+        sign[first + half] = -1.0
+    return source, sign
+
+
+class EdgeFrames:
+    """The rotations of a set of edges, applied to features.
+
+    Parameters
+    ----------
+    rotations : D_l of each edge for l = 0 ... l_max, as `harmonics.edge_rotations` gives them.
+    """
+
+    def __init__(self, rotations: list[Array]) -> None:
+        self.rotations = rotations
+        self.l_max = len(rotations) - 1
+        size = (self.l_max + 1) ** 2
+        dense = jnp.zeros((rotations[0].shape[0], size, size), dtype=rotations[0].dtype)
+        for l, rotation in enumerate(rotations):
+            dense = dense.at[:, degree_slice(l), degree_slice(l)].set(rotation)
+        self._out = dense[:, :, m_major_order(self.l_max)]
+
+    def subset(self, edges: Array) -> EdgeFrames:
+        """The frames of some of the edges."""
+        part = object.__new__(EdgeFrames)
+        part.rotations = [rotation[edges] for rotation in self.rotations]
+        part.l_max, part._out = self.l_max, self._out[edges]
+        return part
+
+    def into(self, features: Features, n_natural: int) -> Features:
+        """From the global frame (l-major rows) to the edge's (m-major, even and odd)."""
+        turned = jnp.einsum("eab,eac->ebc", self._out, features)
+        source, sign = _pseudo_swap(self.l_max)
+        pseudo = turned[:, source, n_natural:] * sign[:, None].astype(turned.dtype)
+        return jnp.concatenate([turned[:, :, :n_natural], pseudo], axis=-1)
+
+    def out(self, features: Features, n_natural: int) -> Features:
+        """From the edge's frame back to the global one."""
+        source, sign = _pseudo_swap(self.l_max)
+        pseudo = (features[:, :, n_natural:] * sign[:, None].astype(features.dtype))[:, source]
+        return jnp.einsum("eab,ebc->eac", self._out, jnp.concatenate([features[:, :, :n_natural], pseudo], axis=-1))
+
+    @staticmethod
+    def blocks_out_of(
+        rotations: list[Array], blocks: Float[Array, "edges n n"], shells: tuple[int, ...]
+    ) -> Float[Array, "edges n n"]:
+        """Blocks D B D^T over shells, from the edge's frame to the global one."""
+        starts = np.concatenate([[0], np.cumsum([2 * l + 1 for l in shells])])
+        turn = jnp.zeros_like(blocks)
+        for start, l in zip(starts, shells, strict=False):
+            where = slice(int(start), int(start) + 2 * l + 1)
+            turn = turn.at[:, where, where].set(rotations[l])
+        return jnp.einsum("eab,ebc,edc->ead", turn, blocks, turn)
+
+
+def weights(rngs: nnx.Rngs, n_in: int, n_out: int, gain: float = 1.0) -> nnx.Param:
+    """(n_in, n_out) normal weights of variance gain² / n_in."""
+    return nnx.Param(jax.random.normal(rngs.params(), (n_in, n_out)) * (gain / np.sqrt(n_in)))
+
+
+class SO2Linear(nnx.Module):
+    """Linear map of an edge's features that mixes all l of equal |m| (Passaro & Zitnick 2023, eq. 6).
+
+    Parameters
+    ----------
+    n_in, n_out : (natural, pseudo) channels.
+    n_scalars : extra invariant outputs, read from the natural m = 0 components.
+    gain : scale of the initial weights.
+    """
+
+    def __init__(
+        self,
+        l_max: int,
+        n_in: tuple[int, int],
+        n_out: tuple[int, int],
+        *,
+        rngs: nnx.Rngs,
+        n_scalars: int = 0,
+        gain: float = 1.0,
+    ) -> None:
+        self.l_max, self.n_in, self.n_out, self.n_scalars = l_max, n_in, n_out, n_scalars
+        degrees = l_max + 1
+        self.natural = weights(rngs, degrees * n_in[0], degrees * n_out[0], gain)
+        self.pseudo = weights(rngs, degrees * n_in[1], degrees * n_out[1], gain)
+        self.scalars = weights(rngs, degrees * n_in[0], n_scalars) if n_scalars else None
+        self.scalar_bias = nnx.Param(jnp.zeros(n_scalars)) if n_scalars else None
+        self.orders = nnx.List(
+            [
+                weights(rngs, (degrees - m) * sum(n_in), (degrees - m) * sum(n_out), gain)
+                for m in range(1, degrees)
+            ]
+        )
+
+    def __call__(self, x: Features) -> tuple[Features, Float[Array, "edges scalars"] | None]:
+        """Features and the extra scalars (None when there are none)."""
+        n, degrees = x.shape[0], self.l_max + 1
+        slices = order_slices(self.l_max)
+        natural = x[:, slices[0], : self.n_in[0]].reshape(n, -1)
+        pseudo = x[:, slices[0], self.n_in[0] :].reshape(n, -1)
+        rows = [
+            jnp.concatenate(
+                [
+                    (natural @ self.natural[...]).reshape(n, degrees, -1),
+                    (pseudo @ self.pseudo[...]).reshape(n, degrees, -1),
+                ],
+                axis=-1,
+            )
+        ]
+        for m, weight in enumerate(self.orders, start=1):
+            pairs = x[:, slices[m]].reshape(n, 2, -1) @ weight[...]
+            rows.append(pairs.reshape(n, 2 * (degrees - m), -1))
+        scalars = None
+        if self.scalars is not None and self.scalar_bias is not None:
+            scalars = natural @ self.scalars[...] + self.scalar_bias[...]
+        return jnp.concatenate(rows, axis=1), scalars
+
+
+def gate(x: Features, gates: Float[Array, "edges gates"], l_max: int, n_natural: int) -> Features:
+    """SiLU on natural m = 0 components (invariants of the frame), sigmoid gates per (l, channel) on all others."""
+    n, _, channels = x.shape
+    per_degree = jax.nn.sigmoid(gates.reshape(n, l_max + 1, channels))
+    gated = x * per_degree[:, degree_of_row(l_max)]
+    scalars = jax.nn.silu(x[:, : l_max + 1, :n_natural])
+    top = jnp.concatenate([scalars, gated[:, : l_max + 1, n_natural:]], axis=-1)
+    return jnp.concatenate([top, gated[:, l_max + 1 :]], axis=1)
+
+
+def n_gates(l_max: int, channels: int) -> int:
+    """How many gates `gate` wants."""
+    return (l_max + 1) * channels

@@ -1,0 +1,11 @@
+"""S(R) from radial functions by two-centre integrals: numerical orbitals, Gaussians, and PAW or ultrasoft bases.
+
+`overlap` gives the matrix of a structure; `overlap_function` gives its entries as a differentiable function of
+positions and cell.
+"""
+
+from __future__ import annotations
+
+from ase_deeph.two_center.overlap import overlap, overlap_function
+
+__all__ = ["overlap", "overlap_function"]
