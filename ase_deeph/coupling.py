@@ -99,7 +99,7 @@ class BlockCoupling:
     @cached_property
     def path_of_component(self) -> np.ndarray:
         """(n_orbitals²,) which path each irrep component belongs to."""
-        return np.concatenate([np.full(2 * p.L + 1, n) for n, p in enumerate(self.paths)])
+        return np.concatenate([np.full(2 * p.L + 1, n, dtype=np.int32) for n, p in enumerate(self.paths)])
 
     @cached_property
     def matrix(self) -> np.ndarray:

@@ -3,11 +3,13 @@
     <group>                        attributes format = "ase_deeph.basis", version = 1
       <symbol>                     attribute valence_electrons
         shells                     (n_shells,) angular momenta
-        radial/<n>                 attributes kind = "grid" | "gaussian", l; see below; absent without radial functions
+        radial                     a group of radial functions; absent where only the shells are known
         augmentation/delta_overlap (n_projectors, n_projectors)
-        augmentation/projectors/<n>
-    grid:      r, values           Å, Å^(-3/2)
-    gaussian:  exponents, coefficients
+        augmentation/projectors    a group of radial functions
+
+A group of radial functions holds them one after the other: degrees (n,), kinds (n,) 0 = grid, 1 = equidistant grid
+(of which only the last point is kept), 2 = Gaussians; lengths (n,); abscissae (r in Å, or exponents in Å^-2) and
+ordinates (R in Å^(-3/2), or coefficients).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from ase_deeph.basis import (
 
 _FORMAT = "ase_deeph.basis"
 _VERSION = 1
+_GRID, _EQUIDISTANT, _GAUSSIAN = range(3)
 
 
 def write_basis(group: h5py.Group, basis: OrbitalBasis) -> None:
@@ -74,18 +77,27 @@ def read_basis(group: h5py.Group) -> OrbitalBasis:
         raise ValueError(f"{where} is incomplete or damaged ({error}); write it again") from error
 
 
+def _is_equidistant(r: np.ndarray) -> bool:
+    return np.array_equal(r, np.linspace(0.0, r[-1], len(r)))
+
+
 def _write_functions(group: h5py.Group, functions: Sequence[RadialFunction]) -> None:
-    for n, function in enumerate(functions):
-        part = group.create_group(str(n))
-        part.attrs["l"] = function.l
-        if isinstance(function, GridRadial):
-            part.attrs["kind"] = "grid"
-            arrays = {"r": function.r, "values": function.values}
+    kinds, lengths, abscissae, ordinates = [], [], [np.zeros(0)], [np.zeros(0)]
+    for function in functions:
+        if isinstance(function, GaussianRadial):
+            kind, x, y = _GAUSSIAN, function.exponents, function.coefficients
+        elif _is_equidistant(function.r):
+            kind, x, y = _EQUIDISTANT, function.r[-1:], function.values
         else:
-            part.attrs["kind"] = "gaussian"
-            arrays = {"exponents": function.exponents, "coefficients": function.coefficients}
-        for name, values in arrays.items():
-            part.create_dataset(name, data=values, compression="gzip", shuffle=True)
+            kind, x, y = _GRID, function.r, function.values
+        kinds.append(kind)
+        lengths.append(len(y))
+        abscissae.append(x)
+        ordinates.append(y)
+    for name, values in (("degrees", [f.l for f in functions]), ("kinds", kinds), ("lengths", lengths)):
+        group[name] = np.array(values, dtype=np.int64)
+    group["abscissae"] = np.concatenate(abscissae)
+    group["ordinates"] = np.concatenate(ordinates)
 
 
 def _read_species(group: h5py.Group) -> SpeciesBasis:
@@ -99,14 +111,21 @@ def _read_species(group: h5py.Group) -> SpeciesBasis:
 
 
 def _read_functions(group: h5py.Group) -> tuple[RadialFunction, ...]:
+    abscissae, ordinates = group["abscissae"][()], group["ordinates"][()]
     functions: list[RadialFunction] = []
-    for n in range(len(group)):
-        part = group[str(n)]
-        kind, l = part.attrs["kind"], int(part.attrs["l"])
-        if kind == "grid":
-            functions.append(GridRadial(l, part["r"][()], part["values"][()]))
-        elif kind == "gaussian":
-            functions.append(GaussianRadial(l, part["exponents"][()], part["coefficients"][()]))
+    x_start = y_start = 0
+    for l, kind, length in zip(group["degrees"][()], group["kinds"][()], group["lengths"][()], strict=True):
+        x = abscissae[x_start : x_start + (1 if kind == _EQUIDISTANT else length)]
+        y = ordinates[y_start : y_start + length]
+        x_start, y_start = x_start + len(x), y_start + len(y)
+        if kind == _GAUSSIAN:
+            functions.append(GaussianRadial(int(l), x, y))
+        elif kind == _EQUIDISTANT and len(x):
+            functions.append(GridRadial(int(l), np.linspace(0.0, x[0], length), y))
+        elif kind == _GRID:
+            functions.append(GridRadial(int(l), x, y))
         else:
-            raise ValueError(f"radial function {part.name}: expected kind 'grid' or 'gaussian', received {kind!r}")
+            raise ValueError(f"radial functions {group.name}: unknown kind {kind}, or abscissae that end too early")
+    if (x_start, y_start) != (len(abscissae), len(ordinates)):
+        raise ValueError(f"radial functions {group.name}: {len(ordinates) - y_start} values belong to no function")
     return tuple(functions)

@@ -68,7 +68,8 @@ class Network:
 
         H_ij(R) = H_ji(-R)^T holds exactly.  Dot products are asked for in full precision on every device.
         """
-        dtype = jnp.asarray(graph.vectors).dtype
+        graph = jax.tree.map(jnp.asarray, graph)
+        dtype = graph.vectors.dtype
         graphdef, abstract = self._split
         values = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=dtype), dict(params))
         nnx.replace_by_pure_dict(abstract, nnx.restore_int_paths(values))
@@ -94,8 +95,9 @@ class Network:
 
     def orbital_mask(self, graph: CrystalGraph) -> Bool[Array, "pairs M M"]:
         """True where a pair is real and both orbitals exist."""
-        species = jnp.asarray(graph.species)
-        return self.layout.mask(species[graph.i], species[graph.j]) & graph.pair_mask[:, None, None]
+        graph = jax.tree.map(jnp.asarray, graph)
+        mask = self.layout.mask(graph.species[graph.i], graph.species[graph.j])
+        return mask & graph.pair_mask[:, None, None]
 
 
 def _with_string_keys(tree: Any) -> Any:

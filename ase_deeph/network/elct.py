@@ -166,7 +166,7 @@ class ELCT(nnx.Module):
         directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north)
         frames = EdgeFrames(edge_rotations(config.l_max, directions))
         near = _EdgeSet(graph, graph.near, graph.near_mask, frames.subset(graph.near), config.reach)
-        every = jnp.arange(graph.n_pairs)
+        every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
         hops = _EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
 
         e = self._axial(self.start(near.distance, near.species_i, near.species_j))

@@ -44,7 +44,7 @@ class OrbitalLayout:
         for l in self.shells:
             starts.setdefault(l, []).append(at)
             at += 2 * l + 1
-        table = np.full((self.n_species, self.basis.max_orbitals), n)
+        table = np.full((self.n_species, self.basis.max_orbitals), n, dtype=np.int32)
         for row, symbol in enumerate(self.basis):
             shells = self.basis.shells(symbol)
             for s, (l, where) in enumerate(zip(shells, self.basis[symbol].shell_slices, strict=True)):

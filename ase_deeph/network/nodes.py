@@ -20,7 +20,8 @@ Features = Float[Array, "atoms components channels"]
 
 def degrees(l_max: int) -> np.ndarray:
     """((l_max+1)²,) degree of each l-major row."""
-    return np.repeat(np.arange(l_max + 1), 2 * np.arange(l_max + 1) + 1)
+    l = np.arange(l_max + 1, dtype=np.int32)
+    return np.repeat(l, 2 * l + 1)
 
 
 class DegreeLinear(nnx.Module):
@@ -61,7 +62,7 @@ class Norm(nnx.Module):
 
     def __call__(self, x: Features) -> Features:
         """The normalised features."""
-        l = np.array(self._degrees)
+        l = np.array(self._degrees, dtype=np.int32)
         balance = (1.0 / ((2 * l + 1) * (l.max() + 1))).astype(x.dtype)
         mean_square = jnp.einsum("nsc,s->n", x * x, balance) / x.shape[-1]
         return x * jax.lax.rsqrt(mean_square + 1e-6)[:, None, None] * self.factor[...][l]

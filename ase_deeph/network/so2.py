@@ -32,13 +32,13 @@ def m_major_order(l_max: int) -> np.ndarray:
     for m in range(1, l_max + 1):
         rows += [l * l + l + m for l in range(m, l_max + 1)]
         rows += [l * l + l - m for l in range(m, l_max + 1)]
-    return np.array(rows)
+    return np.array(rows, dtype=np.int32)
 
 
 @cache
 def degree_of_row(l_max: int) -> np.ndarray:
     """((l_max+1)²,) degree l of each m-major row."""
-    return np.sqrt(m_major_order(l_max)).astype(int)
+    return np.sqrt(m_major_order(l_max)).astype(np.int32)
 
 
 @cache
@@ -52,7 +52,7 @@ def order_slices(l_max: int) -> tuple[slice, ...]:
 @cache
 def _pseudo_swap(l_max: int) -> tuple[np.ndarray, np.ndarray]:
     """Source row and sign that turn (x_m, x_-m) into (even, odd) of a pseudo channel."""
-    source, sign = np.arange((l_max + 1) ** 2), np.ones((l_max + 1) ** 2)
+    source, sign = np.arange((l_max + 1) ** 2, dtype=np.int32), np.ones((l_max + 1) ** 2)
     for m in range(1, l_max + 1):
         rows = order_slices(l_max)[m]
         half = l_max + 1 - m

@@ -107,7 +107,12 @@ def coupled_degrees(l_a: int, l_b: int) -> range:
 
 
 def radial_integrals(
-    row_transforms: np.ndarray, col_transforms: np.ndarray, l_a: int, l_b: int, q: np.ndarray, bessel: np.ndarray
+    row_transforms: np.ndarray,
+    col_transforms: np.ndarray,
+    l_a: int,
+    l_b: int,
+    q: np.ndarray,
+    bessel: np.ndarray,
 ) -> np.ndarray:
     """I_L(d) of all pairs of functions with l_a and l_b.
 

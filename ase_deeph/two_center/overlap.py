@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from ase import Atoms
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
-from ase_deeph.two_center.plan import Bonds, OverlapPlan, PairGroup
+from ase_deeph.two_center.plan import Bonds, OverlapPlan, PairGroup, ThirdAtoms
 from ase_deeph.two_center.tables import delta_overlap_factor, orbital_table, projector_table
 
 Array = Any
@@ -82,7 +83,7 @@ def overlap_function(atoms: Atoms, basis: OrbitalBasis, pairs: AtomPairs) -> Cal
 
     _check_atoms(atoms, basis)
     plan = OverlapPlan(atoms, basis)
-    groups = plan.groups()
+    groups = [_one_third_at_a_time(group) for group in plan.groups()]
     source = _entry_sources(atoms, basis, groups, pairs)
     fixed_cell = atoms.cell.array
 
@@ -120,7 +121,9 @@ def _complete_overlap(atoms: Atoms, basis: OrbitalBasis) -> RealSpaceMatrix:
     return _assembled(atoms, basis, kept)
 
 
-def _projections(bonds: Bonds | None, basis: OrbitalBasis, positions: Array, cell: Array, xp: Any) -> Projections:
+def _projections(
+    bonds: Bonds | None, basis: OrbitalBasis, positions: Array, cell: Array, xp: Any
+) -> Projections:
     """W⟨p|φ⟩ of every bond: (n_bonds of the kind, n_projectors, n_orbitals) per (projector, orbital) species."""
     if bonds is None:
         return {}
@@ -160,6 +163,20 @@ def _blocks(
     return blocks
 
 
+def _one_third_at_a_time(group: PairGroup) -> PairGroup:
+    """The same pairs with one row per third atom: a single scatter-add, so that JAX has little to compile."""
+    thirds = []
+    for symbol in dict.fromkeys(third.symbol for third in group.thirds):
+        same = [third for third in group.thirds if third.symbol == symbol]
+        rows = np.concatenate([np.repeat(third.rows, third.left.shape[1]) for third in same])
+        left, right = (
+            np.concatenate([side.ravel() for side in sides])[:, None]
+            for sides in zip(*((third.left, third.right) for third in same), strict=True)
+        )
+        thirds.append(ThirdAtoms(symbol, rows, left, right))
+    return replace(group, thirds=tuple(thirds))
+
+
 def _both_directions(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Leading keys followed by the reverse of those off-site, and the leading pair of each."""
     off_site = np.nonzero(np.any(keys[:, 2:] != 0, axis=1) | (keys[:, 0] != keys[:, 1]))[0]
@@ -167,7 +184,9 @@ def _both_directions(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([keys, reverse]), np.concatenate([np.arange(len(keys)), off_site])
 
 
-def _assembled(atoms: Atoms, basis: OrbitalBasis, kept: list[tuple[np.ndarray, np.ndarray]]) -> RealSpaceMatrix:
+def _assembled(
+    atoms: Atoms, basis: OrbitalBasis, kept: list[tuple[np.ndarray, np.ndarray]]
+) -> RealSpaceMatrix:
     """The matrix of leading blocks and their transposes; empties the list while it goes."""
     keys, leader = _both_directions(np.concatenate([k for k, _ in kept]))
     order = np.lexsort(keys.T[::-1])
@@ -193,7 +212,9 @@ def _assembled(atoms: Atoms, basis: OrbitalBasis, kept: list[tuple[np.ndarray, n
     return RealSpaceMatrix(basis, pairs, atoms, entries)
 
 
-def _entry_sources(atoms: Atoms, basis: OrbitalBasis, groups: list[PairGroup], pairs: AtomPairs) -> np.ndarray:
+def _entry_sources(
+    atoms: Atoms, basis: OrbitalBasis, groups: list[PairGroup], pairs: AtomPairs
+) -> np.ndarray:
     """(n_entries of pairs,) where each entry stands among the raveled leading blocks; the last place is a zero."""
     counts = basis.orbital_counts(atoms.get_chemical_symbols())
     total, kept = 0, []
@@ -215,7 +236,9 @@ def _check_pairs(complete: RealSpaceMatrix, pairs: AtomPairs, tolerance: float) 
     if not len(lost):
         return
     found = complete.pairs
-    named = ", ".join(f"({found.i[n]}, {found.j[n]}, R={tuple(int(x) for x in found.R[n])})" for n in lost[:5])
+    named = ", ".join(
+        f"({found.i[n]}, {found.j[n]}, R={tuple(int(x) for x in found.R[n])})" for n in lost[:5]
+    )
     farthest = np.linalg.norm(found.displacements(complete.atoms)[lost], axis=1).max()
     raise ValueError(
         f"overlap: {len(lost)} pairs that overlap by more than {tolerance:g} (up to {farthest:.2f} Å apart) are not "

@@ -160,7 +160,9 @@ class OverlapPlan:
         """The leading pairs of row atoms first_atom <= i < last_atom, by species."""
         last_atom = len(self.species) if last_atom is None else last_atom
         keys = self.direct[slice(*np.searchsorted(self.direct[:, 0], [first_atom, last_atom]))]
-        triples = _Triples(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+        triples = _Triples(
+            np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        )
         if self.bonds is not None:
             shared, left, right = self.bonds.joined(first_atom, last_atom)
             leading = self._is_leading(shared)

@@ -70,7 +70,9 @@ class TwoCenterTable:
         parts = []
         for a, b in self.degree_pairs:
             rows, cols = _orbitals_of(self.row_degrees, a), _orbitals_of(self.col_degrees, b)
-            parts.append(element[np.ix_(rows.ravel(), cols.ravel())].reshape(*rows.shape, *cols.shape).ravel())
+            parts.append(
+                element[np.ix_(rows.ravel(), cols.ravel())].reshape(*rows.shape, *cols.shape).ravel()
+            )
         return np.argsort(np.concatenate(parts))
 
     def radial(self, distances: Array, xp: Any = np) -> Array:
@@ -116,7 +118,9 @@ def _orbitals_of(degrees: Sequence[int], l: int) -> np.ndarray:
     return chosen[:, None] + np.arange(2 * l + 1)
 
 
-def build_table(rows: Sequence[RadialFunction], cols: Sequence[RadialFunction], step: float = _STEP) -> TwoCenterTable:
+def build_table(
+    rows: Sequence[RadialFunction], cols: Sequence[RadialFunction], step: float = _STEP
+) -> TwoCenterTable:
     """Tabulate the integrals of two sets of radial functions up to the sum of their ranges."""
     longest = max(f.cutoff for f in rows) + max(f.cutoff for f in cols)
     q_step = np.pi / (1.1 * longest + _MARGIN * step)
@@ -138,7 +142,11 @@ def build_table(rows: Sequence[RadialFunction], cols: Sequence[RadialFunction], 
 
 
 def _interpolated(
-    row_degrees: tuple[int, ...], col_degrees: tuple[int, ...], step: float, values: np.ndarray, parities: np.ndarray
+    row_degrees: tuple[int, ...],
+    col_degrees: tuple[int, ...],
+    step: float,
+    values: np.ndarray,
+    parities: np.ndarray,
 ) -> TwoCenterTable:
     """Quintic splines through the values, continued to d < 0 by parity so that the slope at 0 is right."""
     large = np.nonzero(np.abs(values).max(axis=0) > _NEGLIGIBLE)[0]
@@ -149,7 +157,9 @@ def _interpolated(
     spline = make_interp_spline(grid, data, k=5)
     coefficients = np.zeros((last + 1, 6, len(values)))
     for power in range(6):
-        coefficients[:last, 5 - power] = spline(grid[_MARGIN : _MARGIN + last], nu=power) / math.factorial(power)
+        coefficients[:last, 5 - power] = spline(grid[_MARGIN : _MARGIN + last], nu=power) / math.factorial(
+            power
+        )
     coefficients[0, 5] = values[:, 0]
     coefficients.setflags(write=False)
     return TwoCenterTable(row_degrees, col_degrees, step, last * step, coefficients)

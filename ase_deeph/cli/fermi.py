@@ -1,0 +1,49 @@
+"""`deeph fermi`: Fermi level, gap and electron count of a structure."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """STRUCTURE and model."""
+    from ase_deeph.cli.options import add_structure_and_model
+
+    add_structure_and_model(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="also write the table as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Predict, fill the bands, print.
+
+    Raises
+    ------
+    ValueError, KeyError : bad structure, model or k-points.
+    """
+    import json
+
+    from ase_deeph.cli.options import calculator_from, output_file
+    from ase_deeph.cli.table import print_rows
+
+    output = output_file(arguments, "fermi", (".json",)) if arguments.output else None
+    atoms, calculator = calculator_from(arguments)
+    structure = calculator.get_electronic_structure(atoms)
+    homo, lumo = calculator.get_homo_lumo()
+    gap = max(lumo - homo, 0.0)
+    level = calculator.get_fermi_level()
+    n_full, n_reduced = len(calculator.get_bz_k_points()), len(calculator.get_ibz_k_points())
+    print_rows(
+        [
+            ("structure", f"{atoms.get_chemical_formula()}, {len(atoms)} atoms"),
+            ("orbitals", f"{structure.hamiltonian.n_orbitals}"),
+            ("electrons", f"{structure.n_electrons:g}"),
+            ("k-points", f"{n_full} ({n_reduced} by symmetry)"),
+            ("Fermi level", f"{level:.4f} eV"),
+            ("highest occupied", f"{homo:.4f} eV"),
+            ("lowest empty", f"{lumo:.4f} eV"),
+            ("gap on the mesh", f"{gap:.4f} eV" if gap > 0 else "none (metal)"),
+        ]
+    )
+    if output:
+        values = {"fermi_level": level, "homo": homo, "lumo": lumo, "gap": gap, "n_electrons": structure.n_electrons}
+        output.write_text(json.dumps({name: float(v) for name, v in values.items()}, indent=2) + "\n")

@@ -1,0 +1,64 @@
+"""`deeph models`: the named models, and where each comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_FIRST = ("name", "summary", "recipe", "seeds", "engine", "versions", "training", "errors")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, and the form of the output."""
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="one model's name or file (default: all)")
+    parser.add_argument("--json", action="store_true", help="print the provenance as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Load each model and print what it says about itself.
+
+    Raises
+    ------
+    ValueError : an unknown or unreadable model.
+    """
+    from ase_deeph.pretrained import default_name, find, load, named_models
+
+    models = named_models()
+    wanted = [arguments.model] if arguments.model else list(models)
+    described: dict[str, Any] = {}
+    for name in wanted:
+        model = load(find(name))
+        if arguments.json:
+            described[name] = dict(model.provenance)
+            continue
+        mark = " (default)" if name == default_name() else ""
+        print(f"{name}{mark}")
+        if name in models:
+            print(f"  {models[name].summary}")
+        print(f"  {model.basis}, cutoff {model.cutoff:g} Å, {model.n_parameters:,} parameters, {find(name)}")
+        for line in _lines(_ordered(model.provenance), "  "):
+            print(line)
+    if arguments.json:
+        print(json.dumps(described, indent=2, default=str))
+
+
+def _ordered(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance with the keys that a reader looks for first in front."""
+    return {key: provenance[key] for key in (*_FIRST, *provenance) if key in provenance}
+
+
+def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:
+    """Nested values as indented lines."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield f"{indent}{key}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
+            yield f"{indent}{key}:"
+            for item in value:
+                yield f"{indent}  - {json.dumps(item, default=str)}"
+        else:
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            yield f"{indent}{key}: {text}"

@@ -1,0 +1,91 @@
+"""Pictures of bands and densities of states: one style, safe for colour-blind readers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.spectrum.band_structure import BandStructure
+
+PREDICTED = "#0072B2"
+REFERENCE = "#E69F00"
+NEUTRAL = "#555555"
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
+
+_STYLE = {
+    "font.size": 9,
+    "axes.linewidth": 0.8,
+    "axes.labelsize": 9,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": False,
+    "ytick.right": True,
+    "legend.frameon": False,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+
+
+@contextmanager
+def figure(path: Path, panels: int = 1, width: float = 3.6, ratios: tuple[float, ...] | None = None) -> Iterator[Any]:
+    """Axes of a new figure that share the energy axis; saved to the path when the block ends."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        canvas = Figure(figsize=(width, 3.2), layout="constrained")
+        FigureCanvasAgg(canvas)
+        axes = canvas.subplots(1, panels, sharey=True, width_ratios=ratios, squeeze=False)[0]
+        yield axes if panels > 1 else axes[0]
+        canvas.savefig(path)
+
+
+def _spelled(label: str) -> str:
+    if label == "G":
+        return "Γ"
+    head, tail = label.rstrip("0123456789"), label[len(label.rstrip("0123456789")) :]
+    return f"{'Γ' if head == 'G' else head}$_{{{tail}}}$" if tail else label
+
+
+def draw_bands(axis: Any, bands: BandStructure, window: tuple[float, float], **line: Any) -> None:
+    """Band energies relative to the band structure's reference, with the special points as ticks."""
+    distance, ticks, labels = bands.get_labels()
+    energies = bands.energies - bands.reference
+    style = {"color": PREDICTED, "linewidth": 1.1, **line}
+    name = style.pop("label", None)
+    for channel, channel_energies in enumerate(energies):
+        dashes = "--" if channel else style.get("linestyle", "-")
+        lines = axis.plot(distance, channel_energies, **{**style, "linestyle": dashes})
+        lines[0].set_label(name if channel == 0 else None)
+    axis.set_xticks(ticks, [_spelled(label) for label in labels])
+    axis.tick_params(axis="x", length=0)
+    for tick in ticks:
+        axis.axvline(tick, color=NEUTRAL, linewidth=0.5, zorder=0)
+    axis.axhline(0.0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+    axis.set_xlim(distance[0], distance[-1])
+    axis.set_ylim(*window)
+    axis.set_ylabel("E − E$_F$ (eV)")
+
+
+def draw_dos(axis: Any, energies: np.ndarray, dos: np.ndarray, *, upright: bool = True, label: str = "") -> None:
+    """A density of states over energy relative to the Fermi level; upright = energy on the vertical axis."""
+    if upright:
+        axis.fill_betweenx(energies, 0.0, dos, color=PREDICTED, alpha=0.2, linewidth=0)
+        axis.plot(dos, energies, color=PREDICTED, linewidth=1.0, label=label or None)
+        axis.axhline(0.0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+        axis.set_xlabel("DOS (states/eV)")
+        axis.set_xlim(left=0.0)
+        return
+    axis.fill_between(energies, 0.0, dos, color=PREDICTED, alpha=0.2, linewidth=0)
+    axis.plot(energies, dos, color=PREDICTED, linewidth=1.0, label=label or None)
+    axis.axvline(0.0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+    axis.set_xlabel("E − E$_F$ (eV)")
+    axis.set_ylabel("DOS (states/eV)")
+    axis.set_xlim(energies[0], energies[-1])
+    axis.set_ylim(bottom=0.0)

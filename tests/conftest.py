@@ -1,0 +1,50 @@
+"""Strict numerics for every test: no silent broadcasting of ranks, warnings are errors, shapes are checked."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+_IGNORED_WARNINGS = (
+    # spglib, e3nn-jax and orbax announce changes of their own interfaces; not ours to fix.
+    "ignore::DeprecationWarning:spglib.*",
+    "ignore::DeprecationWarning:e3nn_jax.*",
+    "ignore::DeprecationWarning:orbax.*",
+    "ignore::DeprecationWarning:flax.*",
+    "ignore::DeprecationWarning:jax.*",
+    "ignore::DeprecationWarning:gpaw.*",
+    "ignore::DeprecationWarning:pyscf.*",
+    "ignore:.*Orbax.*",
+    # importlib.resources in dependencies built for older Pythons.
+    "ignore::ImportWarning",
+    # A subprocess's or an h5py file's handle closed by the garbage collector of a dependency.
+    "ignore::ResourceWarning",
+    # pytest's own: an optional hook that the installed plugins do not know.
+    "ignore::pytest.PytestUnknownMarkWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "error")
+    for line in _IGNORED_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled networks go to a folder of this test session, never to the user's cache."""
+    monkeypatch.setenv("ASE_DEEPH_CACHE", os.environ.get("ASE_DEEPH_TEST_CACHE", "off"))
+
+
+@pytest.fixture
+def no_nans():
+    """Stop at the first NaN that a JAX function makes (costs a device sync per call, so not for every test)."""
+    with jax.debug_nans(True):
+        yield

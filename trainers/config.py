@@ -1,0 +1,198 @@
+"""TrainingConfig: what a config.toml may say, checked before any work starts."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ase_deeph.network.config import NetworkConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """[data]: where the structures are, and which of them are held out.
+
+    Paths are relative to the folder of the config file.
+    """
+
+    train: tuple[str, ...] = Field(min_length=1)
+    validation: tuple[str, ...] = ()
+    validation_fraction: float = Field(0.1, ge=0, lt=1)
+    drop_beyond_cutoff_below: float = Field(0.0, ge=0)
+    """Blocks beyond the network's cutoff are dropped when all their entries are below this (eV), else it is an error."""
+    statistics_structures: int = Field(200, ge=1)
+    """At most so many training structures, evenly spaced by name, fit the target statistics."""
+    max_shapes: int = Field(4, ge=1)
+    """Bound on the padded shapes, hence on the compilations of the training step."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, values: Any) -> Any:
+        """`train = "folder"` is short for `train = ["folder"]`."""
+        if isinstance(values, Mapping):
+            values = {k: (v,) if k in ("train", "validation") and isinstance(v, str) else v for k, v in values.items()}
+        return values
+
+
+class LossConfig(_Section):
+    """[loss]: what is minimised, in eV."""
+
+    kind: Literal["mae", "mse", "huber"] = "mae"
+    gauge: Literal["free", "fixed"] = "free"
+    """"free": the best multiple of S is taken out of each structure's residual (H -> H + μS is no error)."""
+    mse_weight: float = Field(0.0, ge=0)
+    """Weight (1/eV) of the mean square added to the MAE or Huber loss."""
+    huber_delta: float = Field(0.01, gt=0)
+    """eV; the Huber loss is quadratic below it."""
+
+
+class OptimizerConfig(_Section):
+    """[optimizer]: AdamW, warm-up, cosine decay, clipping and the exponential moving average of parameters."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0)
+    warm_up: float = Field(0.02, ge=0, lt=1)
+    """Fraction of the budget (epochs or minutes) over which the learning rate rises linearly."""
+    final_fraction: float = Field(0.01, ge=0, le=1)
+    """The cosine ends at this fraction of the learning rate."""
+    weight_decay: float = Field(1e-3, ge=0)
+    clip: float = Field(10.0, gt=0)
+    """Largest global norm of the gradient, as a multiple of its running average scale; see optimizer.py."""
+    ema: float = Field(0.999, ge=0, lt=1)
+
+
+class RunConfig(_Section):
+    """[training]: budget, batches and checkpoints."""
+
+    epochs: int | None = Field(None, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    """Wall time of the training loop, kept over resumes; the schedule follows the fraction used."""
+    batch: int = Field(1, ge=1)
+    seed: int = 0
+    precision: Literal["float32", "float64"] = "float32"
+    checkpoint_every: int = Field(1, ge=1)
+    validate_every: int = Field(1, ge=1)
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many validations without a new best."""
+    start_from: str | None = None
+    """A model file to continue from: its parameters and statistics."""
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> RunConfig:
+        if self.epochs is None and self.max_minutes is None:
+            raise ValueError("expected epochs or max_minutes, received neither")
+        return self
+
+
+class TrainingConfig(_Section):
+    """A whole config.toml."""
+
+    output: str = "run"
+    name: str = "unnamed"
+    data: DataConfig
+    network: dict[str, Any] = Field(default_factory=dict)
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: RunConfig
+    folder: str = Field(".", exclude=True)
+    """Folder of the config file."""
+
+    @property
+    def network_config(self) -> NetworkConfig:
+        """The architecture."""
+        return NetworkConfig.from_dict(self.network)
+
+    def path(self, relative: str) -> Path:
+        """A path of the config, seen from here."""
+        return Path(self.folder) / Path(relative).expanduser()
+
+    @property
+    def output_folder(self) -> Path:
+        """Where checkpoints, logs and the model go."""
+        return self.path(self.output)
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "loss": LossConfig,
+    "optimizer": OptimizerConfig,
+    "training": RunConfig,
+}
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    return f"did you mean {close[0]!r}?" if close else f"known keys are {', '.join(known)}"
+
+
+def _known_keys(section: str) -> list[str]:
+    if section == "network":
+        return [f.name for f in fields(NetworkConfig)]
+    model = _SECTIONS.get(section, TrainingConfig)
+    return [name for name in model.model_fields if name != "folder"]
+
+
+def _explained(error: ValidationError) -> str:
+    """The first complaint of pydantic in one line with a remedy."""
+    first = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")[0]
+    where = [str(part) for part in first["loc"]]
+    section, key = (where[0] if len(where) > 1 else ""), (where[-1] if where else "")
+    place = f"[{section}] " if section else ""
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place}{key!r}: {_nearest(key, _known_keys(section))}"
+    if first["type"] == "missing":
+        return f"{place}{key!r} is missing; add it"
+    received = "" if isinstance(first["input"], Mapping) else f", received {first['input']!r}"
+    name = f"[{key}]" if key in _SECTIONS and not section else f"{place}{key}"
+    return f"{name}: {first['msg'].removeprefix('Value error, ')}{received}"
+
+
+def parse_config(values: Mapping[str, Any], folder: str | Path = ".", source: str = "config") -> TrainingConfig:
+    """A checked config from nested plain values.
+
+    Raises
+    ------
+    ValueError : in one line, naming the key and, for an unknown one, the nearest that exists.
+    """
+    values = dict(values)
+    if "folder" in values:
+        raise ValueError(f"{source}: unknown key 'folder': {_nearest('folder', _known_keys(''))}")
+    try:
+        config = TrainingConfig(**values, folder=str(folder))
+    except ValidationError as error:
+        raise ValueError(f"{source}: {_explained(error)}") from None
+    for key in config.network:
+        if key not in _known_keys("network"):
+            raise ValueError(f"{source}: unknown key [network] {key!r}: {_nearest(key, _known_keys('network'))}")
+    try:
+        _ = config.network_config
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{source}: [network] {error}") from None
+    return config
+
+
+def load_config(path: str | Path) -> TrainingConfig:
+    """Read and check a config.toml.
+
+    Raises
+    ------
+    ValueError : the file is missing, no TOML, or says something that is not understood.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"config file {path} does not exist; give the path of a config.toml")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no valid TOML: {error}") from None
+    return parse_config(values, path.parent, str(path))
