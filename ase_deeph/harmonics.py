@@ -152,6 +152,6 @@ def edge_rotations(l_max: int, unit_vectors: Array) -> list[Array]:
         n, m = 2 * l + 1, np.arange(-l, l + 1)
         waves = xp.concatenate([cos_k_theta[:, : l + 1], sin_k_theta[:, : l + 1]], axis=-1)
         tilt = (waves @ _tilt_constants(l).astype(waves.dtype)).reshape(-1, n, n)
-        signed = sin_k_phi[:, np.abs(m)] * (-np.sign(m)).astype(waves.dtype)
+        signed = sin_k_phi[:, np.abs(m)] * (-np.sign(m)).astype(waves.dtype)[None]
         rotations.append(cos_k_phi[:, np.abs(m), None] * tilt + signed[:, :, None] * tilt[:, ::-1])
     return rotations

@@ -1,6 +1,7 @@
-"""Time and peak memory of S(R) from two-centre integrals against the number of atoms (graphene, GPAW's C basis).
+"""Time and peak memory of S(R) from two-centre integrals against the number of atoms (graphene, GPAW basis).
 
-Each size runs in a process of its own.  Run as `python benchmarks/overlap_scaling.py [--shells 0 1 4] [SIZE ...]`.
+Each size runs in a process of its own.  Run as
+`python benchmarks/overlap_scaling.py [SIZE ...] [--shells 0 1 4]`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Strict numerics for every test: no silent broadcasting of ranks, warnings are errors, shapes are checked."""
+"""Strict numerics for every test: no silent broadcasting of ranks, warnings are errors."""
 
 from __future__ import annotations
 
@@ -45,6 +45,6 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
 
 @pytest.fixture
 def no_nans():
-    """Stop at the first NaN that a JAX function makes (costs a device sync per call, so not for every test)."""
+    """Stop at the first NaN that a JAX function makes (a device sync per call, so not for every test)."""
     with jax.debug_nans(True):
         yield

@@ -18,7 +18,7 @@ FLOORS = [
     {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
     {"model", "bands", "dos"},
     {"electronic_structure"},
-    {"calculator", "exporters", "transport", "pretrained"},
+    {"calculator", "sources", "exporters", "transport", "pretrained"},
     {"cli", "trainers"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -43,9 +43,11 @@ def imported_rooms(tree: ast.Module) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where a name comes from"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "ase_deeph" else {
-                node.module or ""
-            }
+            names |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "ase_deeph"
+                else {node.module or ""}
+            )
     ours = (name.split(".") for name in names if name.split(".")[0] in ("ase_deeph", "trainers"))
     rooms = {"trainers" if parts[0] == "trainers" else parts[1] for parts in ours if parts != ["ase_deeph"]}
     return rooms & FLOOR_OF.keys()
@@ -60,7 +62,9 @@ def test_imports_go_down(source: Path) -> None:
     own = room(source)
     assert own in FLOOR_OF, f"{own} has no floor in the house; give it one here and in docs"
     for other in imported_rooms(ast.parse(source.read_text())) - {own}:
-        assert FLOOR_OF[other] <= FLOOR_OF[own], f"{identifier(source)} imports {other}, which stands above it"
+        assert FLOOR_OF[other] <= FLOOR_OF[own], (
+            f"{identifier(source)} imports {other}, which stands above it"
+        )
         if own == "trainers":
             assert other != "cli"
 
@@ -69,7 +73,9 @@ def test_no_cycles() -> None:
     graph: dict[str, set[str]] = {}
     for source in SOURCES:
         if source != PACKAGE / "__init__.py":
-            graph.setdefault(room(source), set()).update(imported_rooms(ast.parse(source.read_text())) - {room(source)})
+            graph.setdefault(room(source), set()).update(
+                imported_rooms(ast.parse(source.read_text())) - {room(source)}
+            )
     while graph:
         leaves = {name for name, needs in graph.items() if not needs & graph.keys()}
         assert leaves, f"import cycle among {sorted(graph)}"
@@ -91,7 +97,9 @@ def test_library_stays_quiet_and_safe(source: Path) -> None:
             assert node.func.id not in ("print", "eval", "exec"), f"{node.func.id} at line {node.lineno}"
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""]
-            assert not {"pickle", "dill", "cloudpickle", "joblib", "marshal"} & {m.split(".")[0] for m in modules}
+            assert not {"pickle", "dill", "cloudpickle", "joblib", "marshal"} & {
+                m.split(".")[0] for m in modules
+            }
 
 
 @pytest.mark.parametrize("source", LIBRARY, ids=identifier)

@@ -66,7 +66,7 @@ class OptimizerConfig(_Section):
     """The cosine ends at this fraction of the learning rate."""
     weight_decay: float = Field(1e-3, ge=0)
     clip: float = Field(10.0, gt=0)
-    """Largest global norm of the gradient, as a multiple of its running average scale; see optimizer.py."""
+    """Largest global norm of the gradient; a longer one is scaled back to it."""
     ema: float = Field(0.999, ge=0, lt=1)
 
 

@@ -40,7 +40,9 @@ def _common_options(*, on_verb: bool) -> argparse.ArgumentParser:
     """The options every verb takes; on the verb they leave alone what stood before it."""
     default = argparse.SUPPRESS if on_verb else False
     parent = argparse.ArgumentParser(add_help=False)
-    parent.add_argument("--quiet", action="store_true", default=default, help="no progress bars, results only")
+    parent.add_argument(
+        "--quiet", action="store_true", default=default, help="no progress bars, results only"
+    )
     parent.add_argument("--debug", action="store_true", default=default, help="full log and tracebacks")
     parent.add_argument("--version", action="version", version=f"deeph {__version__}")
     return parent

@@ -13,8 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_structure_and_model(parser)
     parser.add_argument("--path", metavar="GMKG", help="special points (default: ASE's path of the lattice)")
     parser.add_argument("--npoints", type=int, default=100, help="k-points along the path (default 100)")
-    parser.add_argument("--window", type=float, nargs=2, default=(-10.0, 10.0), metavar=("LOW", "HIGH"),
-                        help="energies shown, eV relative to the Fermi level")  # fmt: skip
+    parser.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        default=(-10.0, 10.0),
+        metavar=("LOW", "HIGH"),
+        help="energies shown, eV relative to the Fermi level",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="png, pdf, svg, json or csv by its suffix")
 
 
@@ -38,14 +44,18 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         _draw(bands, output, tuple(arguments.window))
     if not arguments.quiet:
-        n_spins, n_kpts, n_bands = bands.energies.shape
-        print(f"{output}: {n_bands} bands at {n_kpts} k-points along {bands.path.path or 'the path'}, "
-              f"Fermi level {bands.reference:.4f} eV")  # fmt: skip
+        _, n_kpts, n_bands = bands.energies.shape
+        print(
+            f"{output}: {n_bands} bands at {n_kpts} k-points along {bands.path.path or 'the path'}, "
+            f"Fermi level {bands.reference:.4f} eV"
+        )
 
 
 def _path(atoms, arguments: argparse.Namespace):
     if not atoms.pbc.any():
-        raise ValueError(f"{arguments.structure}: no periodic axis, so no bands; use `deeph fermi` or `deeph dos`")
+        raise ValueError(
+            f"{arguments.structure}: no periodic axis, so no bands; use `deeph fermi` or `deeph dos`"
+        )
     if arguments.npoints < 1:
         raise ValueError(f"--npoints: expected at least one k-point, received {arguments.npoints}")
     if arguments.path is None:
@@ -54,7 +64,9 @@ def _path(atoms, arguments: argparse.Namespace):
         return atoms.cell.bandpath(arguments.path, npoints=arguments.npoints, pbc=atoms.pbc)
     except (KeyError, ValueError) as error:
         known = ", ".join(atoms.cell.bandpath(npoints=0, pbc=atoms.pbc).special_points)
-        raise ValueError(f"--path {arguments.path}: {error}; the special points of this cell are {known}") from error
+        raise ValueError(
+            f"--path {arguments.path}: {error}; the special points of this cell are {known}"
+        ) from error
 
 
 def _write_csv(bands, output: Path) -> None:
@@ -64,9 +76,7 @@ def _write_csv(bands, output: Path) -> None:
     energies = bands.energies - bands.reference
     header = ["distance_per_Ang", "k1", "k2", "k3"]
     header += [f"band{n}_spin{s}_eV" for s in range(energies.shape[0]) for n in range(energies.shape[2])]
-    rows = (
-        [distance[k], *bands.path.kpts[k], *energies[:, k].ravel()] for k in range(len(distance))
-    )
+    rows = ([distance[k], *bands.path.kpts[k], *energies[:, k].ravel()] for k in range(len(distance)))
     write_csv(output, header, rows)
 
 

@@ -54,7 +54,9 @@ def read_structure(path: str) -> Atoms:
 
     file = Path(path.partition("@")[0])
     if not file.exists():
-        raise ValueError(f"structure file {str(file)!r} does not exist; give any file that ase.io.read can open")
+        raise ValueError(
+            f"structure file {str(file)!r} does not exist; give any file that ase.io.read can open"
+        )
     if file.is_file() and file.stat().st_size == 0:
         raise ValueError(f"structure file {str(file)!r} is empty")
     try:

@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> None:
     atoms, calculator = calculator_from(arguments)
     structure = calculator.get_electronic_structure(atoms)
     homo, lumo = calculator.get_homo_lumo()
-    gap = max(lumo - homo, 0.0)
+    gap = float(structure.band_gap())
     level = calculator.get_fermi_level()
     n_full, n_reduced = len(calculator.get_bz_k_points()), len(calculator.get_ibz_k_points())
     print_rows(
@@ -45,5 +45,11 @@ def run(arguments: argparse.Namespace) -> None:
         ]
     )
     if output:
-        values = {"fermi_level": level, "homo": homo, "lumo": lumo, "gap": gap, "n_electrons": structure.n_electrons}
+        values = {
+            "fermi_level": level,
+            "homo": homo,
+            "lumo": lumo,
+            "gap": gap,
+            "n_electrons": structure.n_electrons,
+        }
         output.write_text(json.dumps({name: float(v) for name, v in values.items()}, indent=2) + "\n")

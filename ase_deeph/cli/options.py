@@ -39,11 +39,19 @@ def parse_kpts(text: str) -> dict[str, Any] | tuple[int, ...]:
 def add_structure_and_model(parser: argparse.ArgumentParser) -> None:
     """STRUCTURE, --model, --kpts, --occupations, --width, --dtype and --device."""
     parser.add_argument("structure", metavar="STRUCTURE", help="any file that ase.io reads")
-    parser.add_argument("--model", metavar="M", help="a model's name or HDF5 file (default: the one that ships)")
+    parser.add_argument(
+        "--model", metavar="M", help="a model's name or HDF5 file (default: the one that ships)"
+    )
     parser.add_argument("--kpts", metavar="K", help="mesh N1,N2,N3 or density per Å^-1 (default 3.5)")
-    parser.add_argument("--smearing", metavar="NAME", default="fermi-dirac", help="occupations (default fermi-dirac)")
-    parser.add_argument("--width", metavar="EV", type=float, default=0.05, help="smearing width, eV (default 0.05)")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="network precision")
+    parser.add_argument(
+        "--smearing", metavar="NAME", default="fermi-dirac", help="occupations (default fermi-dirac)"
+    )
+    parser.add_argument(
+        "--width", metavar="EV", type=float, default=0.05, help="smearing width, eV (default 0.05)"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), default="float32", help="network precision"
+    )
     parser.add_argument("--device", help="cpu or gpu (default: what JAX finds)")
 
 
@@ -67,13 +75,22 @@ def calculator_from(arguments: argparse.Namespace) -> tuple[Atoms, DeepHCalculat
 
 
 def output_file(arguments: argparse.Namespace, kind: str, suffixes: tuple[str, ...]) -> Path:
-    """The file of -o, by default STRUCTURE's name with _bands.png or the like; checked before any work is done.
+    """The file of -o, by default STRUCTURE's name with _bands.png or the like.
 
     Raises
     ------
-    ValueError : a suffix that is not offered, or a folder that does not exist.
+    ValueError : see `check_output`.
     """
-    name = arguments.output or f"{Path(arguments.structure).stem}_{kind}.png"
+    return check_output(arguments.output or f"{Path(arguments.structure).stem}_{kind}.png", suffixes)
+
+
+def check_output(name: str, suffixes: tuple[str, ...]) -> Path:
+    """A file to write, checked before any work is done.
+
+    Raises
+    ------
+    ValueError : a suffix that is not offered, a folder that does not exist, or a file that cannot be written.
+    """
     path = Path(name)
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"-o {name}: expected a name that ends in {', '.join(suffixes)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ase.spectrum.band_structure import BandStructure
 PREDICTED = "#0072B2"
 REFERENCE = "#E69F00"
 NEUTRAL = "#555555"
+CURVES = (PREDICTED, "#D55E00", "#009E73", "#CC79A7", REFERENCE, "#56B4E9", "#000000")
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 _STYLE = {
@@ -32,7 +33,9 @@ _STYLE = {
 
 
 @contextmanager
-def figure(path: Path, panels: int = 1, width: float = 3.6, ratios: tuple[float, ...] | None = None) -> Iterator[Any]:
+def figure(
+    path: Path, panels: int = 1, width: float = 3.6, ratios: tuple[float, ...] | None = None
+) -> Iterator[Any]:
     """Axes of a new figure that share the energy axis; saved to the path when the block ends."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,19 +76,29 @@ def draw_bands(axis: Any, bands: BandStructure, window: tuple[float, float], **l
     axis.set_ylabel("E − E$_F$ (eV)")
 
 
-def draw_dos(axis: Any, energies: np.ndarray, dos: np.ndarray, *, upright: bool = True, label: str = "") -> None:
-    """A density of states over energy relative to the Fermi level; upright = energy on the vertical axis."""
-    if upright:
-        axis.fill_betweenx(energies, 0.0, dos, color=PREDICTED, alpha=0.2, linewidth=0)
-        axis.plot(dos, energies, color=PREDICTED, linewidth=1.0, label=label or None)
-        axis.axhline(0.0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
-        axis.set_xlabel("DOS (states/eV)")
-        axis.set_xlim(left=0.0)
-        return
-    axis.fill_between(energies, 0.0, dos, color=PREDICTED, alpha=0.2, linewidth=0)
-    axis.plot(energies, dos, color=PREDICTED, linewidth=1.0, label=label or None)
+def draw_dos(axis: Any, energies: np.ndarray, curves: Mapping[str, np.ndarray]) -> None:
+    """Densities of states over energy relative to the Fermi level; the first one, the total, is filled."""
+    for n, (label, curve) in enumerate(curves.items()):
+        color = CURVES[n % len(CURVES)]
+        if n == 0:
+            axis.fill_between(energies, 0.0, curve, color=color, alpha=0.2, linewidth=0)
+        axis.plot(energies, curve, color=color, linewidth=1.0, label=label)
+    if len(curves) > 1:
+        axis.legend(fontsize=7)
     axis.axvline(0.0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
     axis.set_xlabel("E − E$_F$ (eV)")
     axis.set_ylabel("DOS (states/eV)")
     axis.set_xlim(energies[0], energies[-1])
     axis.set_ylim(bottom=0.0)
+
+
+def draw_dos_beside_bands(
+    axis: Any, energies: np.ndarray, dos: np.ndarray, window: tuple[float, float]
+) -> None:
+    """A density of states with the energy upright, to stand beside bands."""
+    axis.fill_betweenx(energies, 0.0, dos, color=PREDICTED, alpha=0.2, linewidth=0)
+    axis.plot(dos, energies, color=PREDICTED, linewidth=1.0)
+    axis.axhline(0.0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
+    axis.set_xlabel("DOS (states/eV)")
+    shown = (energies >= window[0]) & (energies <= window[1])
+    axis.set_xlim(0.0, 1.1 * float(dos[shown].max()) + 1e-9)

@@ -40,5 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     write_deeph(folder, data)
     if not arguments.quiet:
-        print(f"{folder}: H(R) on {len(structure.hamiltonian.pairs)} pairs, {structure.hamiltonian.n_orbitals} "
-              f"orbitals, Fermi level {data.fermi_level:.4f} eV")  # fmt: skip
+        print(
+            f"{folder}: H(R) on {len(structure.hamiltonian.pairs)} pairs, {structure.hamiltonian.n_orbitals} "
+            f"orbitals, Fermi level {data.fermi_level:.4f} eV"
+        )

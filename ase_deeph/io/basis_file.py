@@ -7,9 +7,9 @@
         augmentation/delta_overlap (n_projectors, n_projectors)
         augmentation/projectors    a group of radial functions
 
-A group of radial functions holds them one after the other: degrees (n,), kinds (n,) 0 = grid, 1 = equidistant grid
-(of which only the last point is kept), 2 = Gaussians; lengths (n,); abscissae (r in Å, or exponents in Å^-2) and
-ordinates (R in Å^(-3/2), or coefficients).
+A group of radial functions holds them one after the other: degrees (n,), kinds (n,) with 0 = grid, 1 = an
+equidistant grid of which only the last point is kept, 2 = Gaussians; lengths (n,); abscissae (r in Å, or
+exponents in Å^-2) and ordinates (R in Å^(-3/2), or coefficients).
 """
 
 from __future__ import annotations
@@ -125,7 +125,11 @@ def _read_functions(group: h5py.Group) -> tuple[RadialFunction, ...]:
         elif kind == _GRID:
             functions.append(GridRadial(int(l), x, y))
         else:
-            raise ValueError(f"radial functions {group.name}: unknown kind {kind}, or abscissae that end too early")
+            raise ValueError(
+                f"radial functions {group.name}: unknown kind {kind}, or abscissae that end too early"
+            )
     if (x_start, y_start) != (len(abscissae), len(ordinates)):
-        raise ValueError(f"radial functions {group.name}: {len(ordinates) - y_start} values belong to no function")
+        raise ValueError(
+            f"radial functions {group.name}: {len(ordinates) - y_start} values belong to no function"
+        )
     return tuple(functions)

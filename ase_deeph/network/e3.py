@@ -151,11 +151,15 @@ class E3(nnx.Module):
         self, graph: CrystalGraph
     ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
         """(hopping irreps in edge frames, on-site irreps in the global frame, D_l of each pair)."""
+        with jax.numpy_rank_promotion("allow"):  # e3nn-jax relies on it
+            return self._irreps(graph)
+
+    def _irreps(self, graph: CrystalGraph) -> tuple[Array, Array, list[Array]]:
         config = self.config
         distance = safe_norm(graph.vectors)
         north = jnp.array([0.0, 0.0, 1.0], dtype=graph.vectors.dtype)
         safe = jnp.where(distance > 0, distance, 1.0)[:, None]
-        directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north)
+        directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north[None])
         near = _Edges(graph, graph.near, graph.near_mask, directions, config, config.reach)
         every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
         hops = _Edges(graph, every, graph.pair_mask & ~graph.on_site, directions, config, config.cutoff)

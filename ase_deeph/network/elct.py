@@ -163,7 +163,7 @@ class ELCT(nnx.Module):
         distance = safe_norm(graph.vectors)
         safe = jnp.where(distance > 0, distance, 1.0)[:, None]
         north = jnp.array([0.0, 0.0, 1.0], dtype=graph.vectors.dtype)
-        directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north)
+        directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north[None])
         frames = EdgeFrames(edge_rotations(config.l_max, directions))
         near = _EdgeSet(graph, graph.near, graph.near_mask, frames.subset(graph.near), config.reach)
         every = jnp.arange(graph.n_pairs, dtype=jnp.int32)

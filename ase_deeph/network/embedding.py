@@ -29,7 +29,7 @@ def gaussians(distance: Float[Array, " n"], cutoff: float, n: int) -> Float[Arra
     """n Gaussians on [0, cutoff], as wide as they are apart."""
     centres = np.linspace(0.0, cutoff, n).astype(distance.dtype)
     width = cutoff / (n - 1)
-    return jnp.exp(-0.5 * ((distance[:, None] - centres) / width) ** 2)
+    return jnp.exp(-0.5 * ((distance[:, None] - centres[None]) / width) ** 2)
 
 
 class RadialPerceptron(nnx.Module):
@@ -53,5 +53,5 @@ class RadialPerceptron(nnx.Module):
         """(n, n_out) numbers."""
         x = gaussians(distance, self.cutoff, self.n_radial) @ self.first[...]
         x = jax.nn.silu(x + self.species_i[...][species_i] + self.species_j[...][species_j])
-        x = jax.nn.silu(x @ self.middle[...] + self.bias[...])
-        return x @ self.last[...] + self.last_bias[...]
+        x = jax.nn.silu(x @ self.middle[...] + self.bias[...][None])
+        return x @ self.last[...] + self.last_bias[...][None]

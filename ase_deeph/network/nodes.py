@@ -65,7 +65,7 @@ class Norm(nnx.Module):
         l = np.array(self._degrees, dtype=np.int32)
         balance = (1.0 / ((2 * l + 1) * (l.max() + 1))).astype(x.dtype)
         mean_square = jnp.einsum("nsc,s->n", x * x, balance) / x.shape[-1]
-        return x * jax.lax.rsqrt(mean_square + 1e-6)[:, None, None] * self.factor[...][l]
+        return x * jax.lax.rsqrt(mean_square + 1e-6)[:, None, None] * self.factor[...][l][None]
 
 
 class FeedForward(nnx.Module):

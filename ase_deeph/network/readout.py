@@ -69,7 +69,7 @@ class HopReadout(nnx.Module):
         for m, weight in enumerate(self.orders, start=1):
             columns.append((x[:, slices[m]].reshape(n, 2, -1) @ weight[...]).reshape(n, -1))
         outputs = jnp.concatenate(columns, axis=1)
-        return outputs[:, np.array(self._source, dtype=np.int32)] * np.array(self._sign, dtype=np.float32).astype(x.dtype)
+        return outputs[:, np.array(self._source, dtype=np.int32)] * np.array(self._sign, dtype=np.float32).astype(x.dtype)[None]
 
 
 def _component_sources(coupling: BlockCoupling) -> tuple[list[int], list[float]]:

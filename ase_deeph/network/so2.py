@@ -90,13 +90,13 @@ class EdgeFrames:
         """From the global frame (l-major rows) to the edge's (m-major, even and odd)."""
         turned = jnp.einsum("eab,eac->ebc", self._out, features)
         source, sign = _pseudo_swap(self.l_max)
-        pseudo = turned[:, source, n_natural:] * sign[:, None].astype(turned.dtype)
+        pseudo = turned[:, source, n_natural:] * sign[None, :, None].astype(turned.dtype)
         return jnp.concatenate([turned[:, :, :n_natural], pseudo], axis=-1)
 
     def out(self, features: Features, n_natural: int) -> Features:
         """From the edge's frame back to the global one."""
         source, sign = _pseudo_swap(self.l_max)
-        pseudo = (features[:, :, n_natural:] * sign[:, None].astype(features.dtype))[:, source]
+        pseudo = (features[:, :, n_natural:] * sign[None, :, None].astype(features.dtype))[:, source]
         return jnp.einsum("eab,ebc->eac", self._out, jnp.concatenate([features[:, :, :n_natural], pseudo], axis=-1))
 
     @staticmethod
@@ -170,7 +170,7 @@ class SO2Linear(nnx.Module):
             rows.append(pairs.reshape(n, 2 * (degrees - m), -1))
         scalars = None
         if self.scalars is not None and self.scalar_bias is not None:
-            scalars = natural @ self.scalars[...] + self.scalar_bias[...]
+            scalars = natural @ self.scalars[...] + self.scalar_bias[...][None]
         return jnp.concatenate(rows, axis=1), scalars
 
 

@@ -31,7 +31,7 @@ Statistics = dict[str, Any]
 def _knots(distance: Any, cutoff: float, xp: Any) -> Any:
     """(n, N_KNOTS) Gaussians over [0, cutoff], as wide as they are apart."""
     centres = np.linspace(0.0, cutoff, N_KNOTS).astype(distance.dtype)
-    return xp.exp(-0.5 * ((distance[:, None] - centres) * ((N_KNOTS - 1) / cutoff)) ** 2)
+    return xp.exp(-0.5 * ((distance[:, None] - centres[None]) * ((N_KNOTS - 1) / cutoff)) ** 2)
 
 
 def empty_statistics(layout: OrbitalLayout) -> Statistics:
@@ -70,7 +70,7 @@ def denormalised(
     decay = jnp.where(graph.pair_mask & ~graph.on_site, envelope(distance, cutoff, ONSET), 0.0)[:, None]
     knots = _knots(distance, cutoff, jnp)
     of = coupling.path_of_component
-    axial = _axial_components(layout).astype(hop.dtype)
+    axial = _axial_components(layout).astype(hop.dtype)[None]
     mean = _per_pair(knots, table["hop_mean"], kind)[:, of] * axial
     share = knots / (jnp.sum(knots, axis=1, keepdims=True) + 1e-20)
     scale = _per_pair(share, table["hop_scale"], kind)[:, of]

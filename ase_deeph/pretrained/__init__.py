@@ -1,7 +1,7 @@
 """Named models: the registry of those that ship with the package, and of the user's own.
 
-`models.json` beside this file names the models that ship (HDF5 files in the same folder).  Every `NAME.h5` in a
-folder of the environment variable ASE_DEEPH_MODELS (several are separated as in PATH) is a model `NAME` too.
+`models.json` beside this file names the models that ship (HDF5 files in the same folder).  Every `NAME.h5`
+in a folder of the environment variable ASE_DEEPH_MODELS (several are separated as in PATH) is a model `NAME` too.
 """
 
 from __future__ import annotations
@@ -65,9 +65,13 @@ def find(name: str | os.PathLike[str] | None = None) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise ValueError(f"model {wanted!r} is a folder; expected a name ({', '.join(models)}) or an HDF5 file")
+        raise ValueError(
+            f"model {wanted!r} is a folder; expected a name ({', '.join(models)}) or an HDF5 file"
+        )
     reason = "its file is not installed" if wanted in models else "it is neither a named model nor a file"
-    raise ValueError(f"model {wanted!r}: {reason}; expected one of {', '.join(models)}, or a path to an HDF5 file")
+    raise ValueError(
+        f"model {wanted!r}: {reason}; expected one of {', '.join(models)}, or a path to an HDF5 file"
+    )
 
 
 def load(name: str | os.PathLike[str] | None = None) -> HamiltonianModel:

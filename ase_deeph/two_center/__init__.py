@@ -1,7 +1,7 @@
-"""S(R) from radial functions by two-centre integrals: numerical orbitals, Gaussians, and PAW or ultrasoft bases.
+"""S(R) from radial functions by two-centre integrals: numerical orbitals, Gaussians, and PAW bases.
 
-`overlap` gives the matrix of a structure; `overlap_function` gives its entries as a differentiable function of
-positions and cell.
+`overlap` gives the matrix of a structure; `overlap_function` gives its entries as a differentiable
+function of positions and cell.
 """
 
 from __future__ import annotations

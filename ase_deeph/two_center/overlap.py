@@ -2,8 +2,8 @@
 
     S_ij = ⟨φ_i|φ_j⟩ + Σ_a Σ_pq ⟨φ_i|p_p^a⟩ ΔO_pq^a ⟨p_q^a|φ_j⟩
 
-(P. E. Blöchl, Phys. Rev. B 50, 17953 (1994), eq. 42; in an orbital basis A. H. Larsen et al., Phys. Rev. B 80,
-195112 (2009)).  ΔO is diagonalised once per species, ΔO = W^T σ W with σ = ±1, so that the last term is
+(P. E. Blöchl, Phys. Rev. B 50, 17953 (1994); in an orbital basis A. H. Larsen et al., Phys. Rev. B 80, 195112
+(2009)).  ΔO is diagonalised once per species, ΔO = W^T σ W with σ = ±1, so that the last term is
 Σ_a (W P)^T σ (W P) with P = ⟨p|φ⟩.
 """
 
@@ -75,9 +75,9 @@ def overlap_function(atoms: Atoms, basis: OrbitalBasis, pairs: AtomPairs) -> Cal
 
     Returns
     -------
-    function(positions, cell=None) -> entries in the order of RealSpaceMatrix(basis, pairs, atoms, entries), for
-    positions (n_atoms, 3) and a cell (3, 3) in Å; pure, so that jax.jit, jax.grad and jax.jvp apply.  Precision
-    is that of the arrays given.
+    function(positions, cell=None) -> entries in the order of RealSpaceMatrix(basis, pairs, atoms, entries),
+    for positions (n_atoms, 3) and a cell (3, 3) in Å; pure, so that jax.jit, jax.grad and jax.jvp apply.
+    Precision is that of the positions.
     """
     import jax.numpy as jnp
 
@@ -124,7 +124,7 @@ def _complete_overlap(atoms: Atoms, basis: OrbitalBasis) -> RealSpaceMatrix:
 def _projections(
     bonds: Bonds | None, basis: OrbitalBasis, positions: Array, cell: Array, xp: Any
 ) -> Projections:
-    """W⟨p|φ⟩ of every bond: (n_bonds of the kind, n_projectors, n_orbitals) per (projector, orbital) species."""
+    """W⟨p|φ⟩ of every bond, (n_bonds, n_projectors, n_orbitals) per (projector, orbital) species."""
     if bonds is None:
         return {}
     result = {}
@@ -149,9 +149,9 @@ def _blocks(
     lattice = xp.asarray(group.keys[:, 2:], dtype=positions.dtype) @ cell
     blocks = orbital_table(basis, group.row, group.col).blocks(group.vectors(positions, lattice), xp)
     for third in group.thirds:
-        signs = delta_overlap_factor(basis, third.symbol)[1].astype(blocks.dtype)
-        n_stacked = third.left.shape[1] * len(signs)
-        left = projections[third.symbol, group.row][third.left] * signs[:, None]
+        signs = delta_overlap_factor(basis, third.symbol)[1].astype(blocks.dtype)[None, None, :, None]
+        n_stacked = third.left.shape[1] * signs.size
+        left = projections[third.symbol, group.row][third.left] * signs
         right = projections[third.symbol, group.col][third.right]
         left = left.reshape(len(third.rows), n_stacked, -1)
         right = right.reshape(len(third.rows), n_stacked, -1)
@@ -215,7 +215,7 @@ def _assembled(
 def _entry_sources(
     atoms: Atoms, basis: OrbitalBasis, groups: list[PairGroup], pairs: AtomPairs
 ) -> np.ndarray:
-    """(n_entries of pairs,) where each entry stands among the raveled leading blocks; the last place is a zero."""
+    """(n_entries,) where each entry stands among the raveled leading blocks; the last place is a zero."""
     counts = basis.orbital_counts(atoms.get_chemical_symbols())
     total, kept = 0, []
     for group in groups:
@@ -241,7 +241,7 @@ def _check_pairs(complete: RealSpaceMatrix, pairs: AtomPairs, tolerance: float) 
     )
     farthest = np.linalg.norm(found.displacements(complete.atoms)[lost], axis=1).max()
     raise ValueError(
-        f"overlap: {len(lost)} pairs that overlap by more than {tolerance:g} (up to {farthest:.2f} Å apart) are not "
-        f"among the {len(pairs)} pairs given: {named}{' ...' if len(lost) > 5 else ''}; "
+        f"overlap: {len(lost)} pairs that overlap by more than {tolerance:g} (up to {farthest:.2f} Å apart) "
+        f"are not among the {len(pairs)} pairs given: {named}{' ...' if len(lost) > 5 else ''}; "
         "pass pairs=None, pairs that include them, or missing='drop'"
     )

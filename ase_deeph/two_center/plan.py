@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from ase import Atoms
@@ -153,16 +154,14 @@ class OverlapPlan:
             cost = cost + np.bincount(self.bonds.i, weights=meeting, minlength=n_atoms)
         chunk_of_atom = np.floor(np.cumsum(cost)).astype(np.int64)
         edges = np.concatenate([[0], np.nonzero(np.diff(chunk_of_atom))[0] + 1, [n_atoms]])
-        for first, last in zip(edges[:-1], edges[1:], strict=True):
+        for first, last in pairwise(edges):
             yield self.groups(int(first), int(last))
 
     def groups(self, first_atom: int = 0, last_atom: int | None = None) -> list[PairGroup]:
         """The leading pairs of row atoms first_atom <= i < last_atom, by species."""
         last_atom = len(self.species) if last_atom is None else last_atom
         keys = self.direct[slice(*np.searchsorted(self.direct[:, 0], [first_atom, last_atom]))]
-        triples = _Triples(
-            np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        )
+        triples = _Triples(*np.zeros((3, 0), dtype=np.int64))
         if self.bonds is not None:
             shared, left, right = self.bonds.joined(first_atom, last_atom)
             leading = self._is_leading(shared)

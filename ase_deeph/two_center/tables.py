@@ -1,6 +1,6 @@
 """Tables of two-centre integrals over distance, and the blocks they give for any displacement vectors.
 
-Every I_L(d) of two sets of radial functions (fourier.py) is held as one piecewise quintic polynomial on a common
+Every I_L(d) of two sets of radial functions (fourier.py) is held as one piecewise quintic polynomial on an
 equidistant grid, so that a block costs one gather and one contraction with Gaunt coefficients and Y_LM(d̂).
 """
 
@@ -42,8 +42,8 @@ class TwoCenterTable:
     row_degrees, col_degrees : l of each radial function.
     step : grid spacing in Å.
     reach : distance in Å beyond which every integral is zero (below 1e-11).
-    coefficients : (n_intervals + 1, 6, n_channels) of (d - d_n)^5 ... 1, the last interval zero; a channel is one
-        (row function, column function, L), grouped by (l_row, l_col), then L, row, column.
+    coefficients : (n_intervals + 1, 6, n_channels) of (d - d_n)^5 ... 1, the last interval zero; a channel
+        is one (row function, column function, L), grouped by (l_row, l_col), then L, row, column.
     """
 
     row_degrees: tuple[int, ...]
@@ -64,15 +64,13 @@ class TwoCenterTable:
 
     @cached_property
     def block_order(self) -> np.ndarray:
-        """(rows * columns,) where each element of a row-major block stands among the concatenated shell blocks."""
+        """(rows * columns,) where each element of a block stands among the concatenated shell blocks."""
         n_rows, n_cols = self.shape
         element = np.arange(n_rows * n_cols).reshape(n_rows, n_cols)
         parts = []
         for a, b in self.degree_pairs:
             rows, cols = _orbitals_of(self.row_degrees, a), _orbitals_of(self.col_degrees, b)
-            parts.append(
-                element[np.ix_(rows.ravel(), cols.ravel())].reshape(*rows.shape, *cols.shape).ravel()
-            )
+            parts.append(element[np.ix_(rows.ravel(), cols.ravel())].ravel())
         return np.argsort(np.concatenate(parts))
 
     def radial(self, distances: Array, xp: Any = np) -> Array:
@@ -199,8 +197,8 @@ def delta_overlap_factor(basis: OrbitalBasis, symbol: str) -> tuple[np.ndarray, 
     foreign = degrees[:, None] != degrees[None, :]
     if np.any(delta[foreign]) or not np.allclose(delta, delta.T, rtol=0, atol=1e-10):
         raise ValueError(
-            f"delta_overlap of {symbol}: expected a symmetric matrix that couples projectors of equal l only, "
-            f"received {delta.tolist()} for l = {degrees.tolist()}"
+            f"delta_overlap of {symbol}: expected a symmetric matrix that couples projectors of equal l "
+            f"only, received {delta.tolist()} for l = {degrees.tolist()}"
         )
     values, vectors = np.linalg.eigh(0.5 * (delta + delta.T))
     starts = np.concatenate([[0], np.cumsum(2 * degrees + 1)])

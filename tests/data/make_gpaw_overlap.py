@@ -5,6 +5,7 @@ Needs the extra `gpaw`; the tests read the file without it.  Run as `python test
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -60,7 +61,7 @@ def engine_overlap(atoms: Atoms, setups: dict, k: tuple[float, float, float]) ->
     cell, scaled = atoms.cell.array / Bohr, atoms.get_scaled_positions(wrap=False)
     integrals = expansions.get_tci_calculator(cell, scaled, atoms.pbc, -np.array([k], dtype=float), complex)
     offsets = np.cumsum([0] + [setups[s].nao for s in symbols])
-    part = [slice(a, b) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    part = [slice(a, b) for a, b in pairwise(offsets)]
     matrix = np.zeros((offsets[-1], offsets[-1]), dtype=complex)
     for a, b in np.ndindex(len(atoms), len(atoms)):
         block = integrals.O_T(a, b)[0]
@@ -80,7 +81,8 @@ def main() -> None:
     """Write the file beside this script."""
     functional = XC("PBE")
     setups = {
-        s: create_setup(s, xc=functional, lmax=0, type="paw", basis=Basis.find(s, "dzp")) for s in ("B", "C", "Mo", "N", "S")
+        s: create_setup(s, xc=functional, lmax=0, type="paw", basis=Basis.find(s, "dzp"))
+        for s in ("B", "C", "Mo", "N", "S")
     }
     with h5py.File(Path(__file__).with_name("gpaw_overlap.h5"), "w", libver="latest") as file:
         write_basis(file.create_group("basis"), OrbitalBasis({s: species(setups[s]) for s in setups}))

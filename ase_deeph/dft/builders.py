@@ -1,0 +1,138 @@
+"""Builders of structures for recipes, and the distortions applied to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+GRAPHENE_LATTICE = 2.46
+CARBON_BOND = 1.42
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A function of (options, rng, folder) -> Atoms and the options it takes."""
+
+    function: Callable[[Mapping[str, Any], np.random.Generator, Path], Atoms]
+    options: tuple[str, ...]
+
+
+def build(
+    name: str, options: Mapping[str, Any], rng: np.random.Generator, *, folder: Path, label: str
+) -> Atoms:
+    """Build a structure by the builder's name; ValueError names the entry when its options are wrong."""
+    try:
+        return BUILDERS[name].function(options, rng, folder)
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"recipe entry {label!r}: builder {name!r} cannot use {dict(options)}: {error}"
+        ) from error
+
+
+def _layer(cell: str) -> Atoms:
+    """One graphene cell in the xy plane, hexagonal (2 atoms) or rectangular (4 atoms)."""
+    a = GRAPHENE_LATTICE
+    if cell == "hexagonal":
+        vectors = [[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, 0]]
+        positions = [[0, 0, 0], [0, a / np.sqrt(3), 0]]
+    elif cell == "rectangular":
+        vectors = [[a, 0, 0], [0, a * np.sqrt(3), 0], [0, 0, 0]]
+        b = a / np.sqrt(3)
+        positions = [[0, 0, 0], [0, b, 0], [a / 2, 1.5 * b, 0], [a / 2, 2.5 * b, 0]]
+    else:
+        raise ValueError(f"expected cell 'hexagonal' or 'rectangular', received {cell!r}")
+    return Atoms(f"C{len(positions)}", positions=positions, cell=vectors, pbc=(True, True, False))
+
+
+def _graphene(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    return _layer(options.get("cell", "hexagonal"))
+
+
+def _bilayer(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """Two layers; registry "AA", "AB", "random" or two fractions; distance in Å (number or range)."""
+    lower = _layer(options.get("cell", "hexagonal"))
+    registry = options.get("registry", "AB")
+    bond = np.array([0.0, GRAPHENE_LATTICE / np.sqrt(3), 0.0])
+    if registry == "random":
+        shift = rng.uniform(size=2) @ lower.cell.array[:2]
+    elif registry in ("AA", "AB"):
+        shift = bond * (registry == "AB")
+    else:
+        shift = np.asarray(registry, dtype=float) @ lower.cell.array[:2]
+    upper = lower.copy()
+    upper.positions += shift + np.array(
+        [0.0, 0.0, rng.uniform(*np.broadcast_to(options.get("distance", 3.35), 2))]
+    )
+    return lower + upper
+
+
+def _nanotube(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """A carbon nanotube (n, m) along z, one period."""
+    from ase.build import nanotube
+
+    n, m = options["indices"]
+    tube = nanotube(int(n), int(m), length=1, bond=float(options.get("bond", CARBON_BOND)))
+    tube.pbc = (False, False, True)
+    tube.positions[:, :2] -= tube.positions[:, :2].mean(axis=0)
+    return tube
+
+
+def _file(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """A structure file that ase.io reads; frame -1 by default, "random" draws one."""
+    from ase.io import read
+
+    path = folder / str(options["path"])
+    if not path.exists():
+        raise ValueError(f"no structure file {path}")
+    frame = options.get("frame", -1)
+    if frame == "random":
+        frames = read(path, index=":")
+        return frames[int(rng.integers(len(frames)))]
+    return read(path, index=int(frame))
+
+
+BUILDERS: dict[str, Builder] = {
+    "graphene": Builder(_graphene, ("cell",)),
+    "bilayer": Builder(_bilayer, ("cell", "registry", "distance")),
+    "nanotube": Builder(_nanotube, ("indices", "bond")),
+    "file": Builder(_file, ("path", "frame")),
+}
+
+
+def strained(atoms: Atoms, strain: tuple[float, float], shear: float, rng: np.random.Generator) -> Atoms:
+    """Cell and positions times 1 + ε, ε symmetric: drawn diagonal along periodic axes, shear between them."""
+    epsilon = np.zeros((3, 3))
+    axes = np.nonzero(np.any(np.abs(atoms.cell.array[atoms.pbc]) > 1e-8, axis=0))[0]
+    for axis in axes:
+        epsilon[axis, axis] = rng.uniform(*strain)
+    for first, second in zip(axes, np.roll(axes, -1), strict=True):
+        if shear and first != second:
+            epsilon[first, second] = epsilon[second, first] = rng.uniform(-shear, shear)
+    result = atoms.copy()
+    result.set_cell(atoms.cell.array @ (np.eye(3) + epsilon), scale_atoms=False)
+    result.positions = atoms.positions @ (np.eye(3) + epsilon)
+    return result
+
+
+def rippled(atoms: Atoms, amplitude: float, waves: int, rng: np.random.Generator) -> Atoms:
+    """z moved by A sin(2π q·s + φ) with s fractional and q integer, so that the wave fits the cell."""
+    q = np.zeros(3)
+    while not q.any():
+        q[:2] = rng.integers(0, waves + 1, size=2)
+    phase = rng.uniform(0.0, 2 * np.pi)
+    fractional = atoms.cell.complete().scaled_positions(atoms.positions)
+    result = atoms.copy()
+    result.positions[:, 2] += amplitude * np.sin(2 * np.pi * fractional @ q + phase)
+    return result
+
+
+def rattled(atoms: Atoms, deviation: float, rng: np.random.Generator) -> Atoms:
+    """Every coordinate moved by a Gaussian of standard deviation `deviation` (Å)."""
+    result = atoms.copy()
+    result.positions += rng.normal(scale=deviation, size=result.positions.shape)
+    return result

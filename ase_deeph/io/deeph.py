@@ -1,0 +1,359 @@
+"""The DeepH folder format: write the new layout, read the new and (through deeph_legacy) the legacy one.
+
+A folder holds POSCAR, info.json, overlap.h5 and hamiltonian.h5. Beside them this package writes reference.json
+(energy, engine, provenance, pbc), force.h5 and, per folder or once per data set in a folder above it, basis.h5
+with the radial functions. Energies in eV, lengths in Å.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from ase import Atoms
+from ase.io import read as ase_read
+from ase.io import write as ase_write
+
+from ase_deeph.basis import OrbitalBasis, SpeciesBasis
+from ase_deeph.io.basis_file import read_basis, write_basis
+from ase_deeph.matrix import RealSpaceMatrix
+from ase_deeph.pairs import AtomPairs
+from ase_deeph.reference import ReferenceData
+
+HAMILTONIAN, OVERLAP, BASIS, FORCE = "hamiltonian.h5", "overlap.h5", "basis.h5", "force.h5"
+INFO, REFERENCE, STRUCTURE = "info.json", "reference.json", "POSCAR"
+_BASIS_LEVELS = 4
+_VACUUM = 6.0
+
+
+def write_deeph(folder: str | Path, data: ReferenceData, *, own_basis: bool = True) -> None:
+    """Write a folder in the new DeepH layout, atomically: it appears complete or not at all.
+
+    Parameters
+    ----------
+    folder : written anew; a folder already there is replaced.
+    data : hamiltonian and overlap may each be None; both are written on the union of their pairs.
+    own_basis : whether to put basis.h5 into the folder (needs radial functions); False where a data set keeps
+        one above its folders.
+
+    Raises
+    ------
+    ValueError : neither matrix is given, or they belong to different atoms.
+    """
+    folder = Path(folder)
+    if data.hamiltonian is None and data.overlap is None:
+        raise ValueError(f"write_deeph({folder}): expected a Hamiltonian or an overlap, received neither")
+    hamiltonian, overlap = _on_common_pairs(data.hamiltonian, data.overlap)
+    with replaced_folder(folder) as partial:
+        _write_structure(partial / STRUCTURE, data.atoms)
+        _write_json(partial / INFO, _info(data))
+        _write_json(partial / REFERENCE, _reference(data))
+        if hamiltonian is not None:
+            _write_matrix(partial / HAMILTONIAN, hamiltonian)
+        if overlap is not None:
+            _write_matrix(partial / OVERLAP, overlap)
+        if data.forces is not None:
+            _write_forces(partial / FORCE, data)
+        basis = _basis_of(data)
+        if own_basis and basis.has_radial_functions:
+            write_basis_file(partial / BASIS, basis)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` that takes its place when the block ends without an exception."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.parent / f".{folder.name}.partial-{uuid.uuid4().hex[:8]}"
+    partial.mkdir()
+    try:
+        yield partial
+        for path in partial.iterdir():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        if folder.exists():
+            retired = folder.parent / f".{folder.name}.retired-{uuid.uuid4().hex[:8]}"
+            folder.rename(retired)
+            partial.rename(folder)
+            shutil.rmtree(retired)
+        else:
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_basis_file(path: Path, basis: OrbitalBasis) -> None:
+    """Write basis.h5, atomically."""
+    partial = path.with_name(f".{path.name}.partial-{uuid.uuid4().hex[:8]}")
+    with h5py.File(partial, "w") as file:
+        write_basis(file.create_group("basis"), basis)
+    partial.replace(path)
+
+
+def _on_common_pairs(
+    hamiltonian: RealSpaceMatrix | None, overlap: RealSpaceMatrix | None
+) -> tuple[RealSpaceMatrix | None, RealSpaceMatrix | None]:
+    if hamiltonian is None or overlap is None or hamiltonian.pairs == overlap.pairs:
+        return hamiltonian, overlap
+    if len(hamiltonian.atoms) != len(overlap.atoms):
+        raise ValueError(
+            f"write_deeph: the Hamiltonian has {len(hamiltonian.atoms)} atoms, S {len(overlap.atoms)}"
+        )
+    pairs = hamiltonian.pairs.union(overlap.pairs)
+    return hamiltonian.on(pairs), overlap.on(pairs)
+
+
+def _basis_of(data: ReferenceData) -> OrbitalBasis:
+    matrix = data.hamiltonian if data.hamiltonian is not None else data.overlap
+    return data.basis if data.basis is not None else matrix.basis  # type: ignore[union-attr]
+
+
+def _write_structure(path: Path, atoms: Atoms) -> None:
+    """POSCAR with all digits; open axes without a cell vector get the extent of the atoms and vacuum."""
+    boxed = Atoms(atoms.get_chemical_symbols(), positions=atoms.positions, cell=atoms.cell, pbc=True)
+    empty = np.linalg.norm(atoms.cell.array, axis=1) < 1e-8
+    cell = atoms.cell.complete().array
+    for axis in np.nonzero(empty)[0]:
+        cell[axis] *= np.ptp(atoms.positions @ cell[axis]) + 2 * _VACUUM
+    boxed.set_cell(cell)
+    ase_write(path, boxed, format="vasp", direct=False)
+
+
+def _info(data: ReferenceData) -> dict[str, Any]:
+    basis, symbols = _basis_of(data), data.atoms.get_chemical_symbols()
+    spin = data.hamiltonian.spin if data.hamiltonian is not None else "none"
+    present = [s for s in basis.symbols if s in set(symbols)]
+    info: dict[str, Any] = {
+        "atoms_quantity": len(symbols),
+        "orbits_quantity": basis.n_orbitals(symbols),
+        "orthogonal_basis": False,
+        "spinful": spin != "none",
+        "fermi_energy_eV": data.fermi_level,
+        "elements_orbital_map": {s: list(basis.shells(s)) for s in present},
+    }
+    if data.n_electrons is not None:
+        info["occupation"] = data.n_electrons
+    return info
+
+
+def _reference(data: ReferenceData) -> dict[str, Any]:
+    return {
+        "pbc": [bool(p) for p in data.atoms.pbc],
+        "spin": data.hamiltonian.spin if data.hamiltonian is not None else "none",
+        "energy_eV": data.energy,
+        "info": dict(data.info),
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _write_matrix(path: Path, matrix: RealSpaceMatrix) -> None:
+    """One matrix file; collinear spin is stored as spinor blocks with zero ud and du."""
+    pairs = matrix.pairs
+    shapes, entries = matrix.block_shapes, matrix.entries
+    if matrix.spin == "collinear":
+        shapes = 2 * shapes
+        entries = np.concatenate([_spinor_block(block).ravel() for block in matrix.blocks()])
+    with h5py.File(path, "w") as file:
+        file["atom_pairs"] = np.column_stack([pairs.R, pairs.i, pairs.j]).astype(np.int64)
+        file["chunk_boundaries"] = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype(np.int64)
+        file["chunk_shapes"] = shapes.astype(np.int64)
+        file["entries"] = entries
+
+
+def _spinor_block(block: np.ndarray) -> np.ndarray:
+    zero = np.zeros_like(block[0])
+    return np.block([[block[0], zero], [zero, block[1]]])
+
+
+def _write_forces(path: Path, data: ReferenceData) -> None:
+    with h5py.File(path, "w") as file:
+        file["cell"] = data.atoms.cell.array
+        file["force"] = np.asarray(data.forces)
+        if data.energy is not None:
+            file["energy"] = data.energy
+        if data.stress is not None:
+            file["stress"] = np.asarray(data.stress)
+
+
+def read_deeph(folder: str | Path) -> ReferenceData:
+    """Read a folder in the new or the legacy DeepH layout; absent parts are None.
+
+    The basis has radial functions where a basis.h5 lies in the folder or up to four levels above it;
+    otherwise it knows the shells alone, with valence_electrons 0.
+
+    Raises
+    ------
+    FileNotFoundError : no such folder.
+    ValueError : it is no DeepH folder, a file is damaged, or files contradict one another.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no DeepH folder {folder}")
+    if (folder / "site_positions.dat").exists():
+        from ase_deeph.io.deeph_legacy import read_legacy
+
+        return read_legacy(folder)
+    atoms, info = _read_structure(folder), _read_json(folder / INFO)
+    extra = _read_json(folder / REFERENCE) if (folder / REFERENCE).exists() else {}
+    atoms.pbc = extra.get("pbc", atoms.pbc)
+    basis = _read_basis_for(folder, atoms, info)
+    spin = extra.get("spin") or ("spinor" if info.get("spinful") else "none")
+    hamiltonian = _read_matrix(folder / HAMILTONIAN, basis, atoms, spin)
+    overlap = _read_matrix(folder / OVERLAP, basis, atoms, "none")
+    if hamiltonian is None and overlap is None:
+        raise ValueError(f"{folder}: expected {HAMILTONIAN} or {OVERLAP}, found neither")
+    forces = _read_forces(folder / FORCE) if (folder / FORCE).exists() else {}
+    return ReferenceData(
+        atoms=atoms,
+        hamiltonian=hamiltonian,
+        overlap=overlap,
+        n_electrons=_number(info.get("occupation")),
+        fermi_level=_number(info.get("fermi_energy_eV")),
+        energy=_number(extra.get("energy_eV", forces.get("energy"))),
+        forces=forces.get("force"),
+        stress=forces.get("stress"),
+        basis=basis,
+        info=extra.get("info", {}),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _read_structure(folder: Path) -> Atoms:
+    path = folder / STRUCTURE
+    if not path.exists():
+        raise ValueError(
+            f"{folder}: expected {STRUCTURE} (new layout) or site_positions.dat (legacy), found neither"
+        )
+    try:
+        return ase_read(path, format="vasp")
+    except (ValueError, IndexError, KeyError, StopIteration) as error:
+        raise ValueError(f"{path}: cannot be read as a POSCAR ({error})") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent}: expected {path.name}, which is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON, {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, received {type(content).__name__}")
+    return content
+
+
+def _read_basis_for(folder: Path, atoms: Atoms, info: dict[str, Any]) -> OrbitalBasis:
+    shells = info.get("elements_orbital_map")
+    if not isinstance(shells, dict) or set(atoms.get_chemical_symbols()) - set(shells):
+        raise ValueError(
+            f"{folder / INFO}: elements_orbital_map must name the shells of every element, has {shells}"
+        )
+    bare = OrbitalBasis({s: SpeciesBasis(tuple(l), 0.0) for s, l in shells.items()})
+    basis = find_basis(folder)
+    if basis is None:
+        return bare
+    if any(s not in basis or basis.shells(s) != bare.shells(s) for s in bare):
+        raise ValueError(f"{folder}: basis.h5 describes {basis}, but {INFO} says {bare}; they must agree")
+    return basis
+
+
+def find_basis(folder: Path) -> OrbitalBasis | None:
+    """The basis.h5 of a folder, or the nearest one above it; None when there is none."""
+    folder = folder.absolute()
+    for place in (folder, *folder.parents[:_BASIS_LEVELS]):
+        path = place / BASIS
+        if path.is_file():
+            return read_basis_file(path)
+    return None
+
+
+def read_basis_file(path: Path) -> OrbitalBasis:
+    """Read basis.h5; ValueError when it is damaged."""
+    try:
+        with h5py.File(path, "r") as file:
+            return read_basis(file["basis"])
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a readable basis file ({error}); write it again") from error
+
+
+def _read_matrix(path: Path, basis: OrbitalBasis, atoms: Atoms, spin: str) -> RealSpaceMatrix | None:
+    if not path.exists():
+        return None
+    try:
+        with h5py.File(path, "r") as file:
+            keys, shapes, bounds, entries = (
+                file[name][()] for name in ("atom_pairs", "chunk_shapes", "chunk_boundaries", "entries")
+            )
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: damaged or not a DeepH matrix file ({error}); copy or compute it again"
+        ) from error
+    try:
+        return _matrix(keys, shapes, bounds, entries, basis, atoms, spin)
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _matrix(
+    keys: np.ndarray,
+    shapes: np.ndarray,
+    bounds: np.ndarray,
+    entries: np.ndarray,
+    basis: OrbitalBasis,
+    atoms: Atoms,
+    spin: str,
+) -> RealSpaceMatrix:
+    """A RealSpaceMatrix from the arrays of a file, whatever the order of its pairs."""
+    keys = np.asarray(keys, dtype=np.int64)
+    if (
+        keys.ndim != 2
+        or keys.shape[1] != 5
+        or shapes.shape != (len(keys), 2)
+        or bounds.shape != (len(keys) + 1,)
+    ):
+        raise ValueError(
+            f"expected (n, 5) atom_pairs with matching chunks, received {keys.shape}, {shapes.shape}"
+        )
+    if bounds[-1] != len(entries) or np.any(np.diff(bounds) != shapes.prod(axis=1)):
+        raise ValueError(f"chunk boundaries end at {bounds[-1]}, the file has {len(entries)} entries")
+    R, i, j = keys[:, :3], keys[:, 3], keys[:, 4]
+    pairs = AtomPairs(i, j, R, len(atoms))
+    counts = basis.orbital_counts(atoms.get_chemical_symbols())
+    factors = {f for f in (1, 2) if np.array_equal(shapes, f * np.column_stack([counts[i], counts[j]]))}
+    if not factors:
+        raise ValueError(f"block shapes do not fit the orbitals of {basis}")
+    doubled = factors == {2}
+    order = np.lexsort(np.column_stack([i, j, R]).T[::-1])
+    blocks = [entries[bounds[n] : bounds[n + 1]].reshape(shapes[n]) for n in order]
+    if spin == "collinear" and doubled:
+        blocks = [
+            np.stack([b[: len(b) // 2, : b.shape[1] // 2], b[len(b) // 2 :, b.shape[1] // 2 :]])
+            for b in blocks
+        ]
+        blocks = [b.real for b in blocks]
+    elif spin == "none" and doubled:
+        blocks = [b[: len(b) // 2, : b.shape[1] // 2].real for b in blocks]
+    elif spin != "none" and not doubled:
+        raise ValueError(f"spin {spin!r} needs spinor blocks, the file holds spinless ones")
+    return RealSpaceMatrix.from_blocks(basis, pairs, atoms, blocks, spin)  # type: ignore[arg-type]
+
+
+def _read_forces(path: Path) -> dict[str, Any]:
+    try:
+        with h5py.File(path, "r") as file:
+            return {name: file[name][()] for name in ("energy", "force", "stress") if name in file}
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); copy or compute it again") from error

@@ -1,0 +1,172 @@
+"""Hamiltonian sources: a name, a file, a model, a callable, or a committee of them becomes one object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import reduce
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+
+from ase_deeph.compilation_cache import compilation_cache
+from ase_deeph.matrix import RealSpaceMatrix
+from ase_deeph.model import HamiltonianModel
+
+Dtype = Literal["float32", "float64"]
+Source = Callable[[Atoms], RealSpaceMatrix]
+Model = str | os.PathLike[str] | HamiltonianModel | Source
+
+
+def find_device(name: str | None) -> Any:
+    """A JAX device by name ("cpu", "gpu", "cuda:1"); None where JAX is to choose.
+
+    Raises
+    ------
+    ValueError : no such device here.
+    """
+    if name is None:
+        return None
+    import jax
+
+    platform, _, number = str(name).partition(":")
+    try:
+        devices = jax.devices(platform)
+        return devices[int(number or 0)]
+    except (RuntimeError, ValueError, IndexError) as error:
+        present = ", ".join(sorted({d.platform for d in jax.devices()}))
+        raise ValueError(
+            f"device {name!r}: not found here; JAX sees {present}, or leave device=None"
+        ) from error
+
+
+def _member(model: Model | None) -> Source:
+    """A model or callable from what a user may give."""
+    if model is None or isinstance(model, (str, os.PathLike)):
+        from ase_deeph.pretrained import load
+
+        return load(model)
+    if callable(model):
+        return model
+    raise ValueError(
+        f"model: expected a name, a path, a HamiltonianModel or a callable source(atoms) -> RealSpaceMatrix, "
+        f"received {type(model).__name__}"
+    )
+
+
+class Committee:
+    """One or several Hamiltonian sources, asked together; H is their mean.
+
+    Parameters
+    ----------
+    model : None (the model that ships), a name, a path, a HamiltonianModel, a callable, or a list of these.
+    overlap : None (the first member's own, from its radial functions) or source(atoms) -> S.
+    device : where networks run ("cpu", "gpu", "cuda:1"), None for JAX's choice.
+    dtype : precision of networks.
+
+    Raises
+    ------
+    ValueError : an unknown model, device or precision, or an empty list.
+    """
+
+    def __init__(
+        self,
+        model: Model | Sequence[Model] | None = None,
+        overlap: Source | None = None,
+        *,
+        device: str | None = None,
+        dtype: Dtype = "float32",
+    ) -> None:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype: expected 'float32' or 'float64', received {dtype!r}")
+        if overlap is not None and not callable(overlap):
+            raise ValueError(
+                f"overlap: expected None or a callable source(atoms), received {type(overlap).__name__}"
+            )
+        models = list(model) if isinstance(model, (list, tuple)) else [model]
+        if not models:
+            raise ValueError("model: expected at least one, received an empty list")
+        self.members = [_member(m) for m in models]
+        self.dtype = dtype
+        self._overlap = overlap
+        self._device = find_device(device)
+
+    @contextmanager
+    def _inference(self) -> Iterator[None]:
+        """The chosen device, and compiled networks kept on disk."""
+        with ExitStack() as stack:
+            stack.enter_context(compilation_cache())
+            if self._device is not None:
+                import jax
+
+                stack.enter_context(jax.default_device(self._device))
+            yield
+
+    def _ask(self, member: Source, atoms: Atoms) -> RealSpaceMatrix:
+        if isinstance(member, HamiltonianModel):
+            with self._inference():
+                return member(atoms, dtype=self.dtype)
+        matrix = member(atoms)
+        if not isinstance(matrix, RealSpaceMatrix):
+            raise ValueError(
+                f"the source {member!r} returned {type(matrix).__name__}; expected a RealSpaceMatrix"
+            )
+        if not np.all(np.isfinite(matrix.entries)):
+            raise ValueError(
+                f"the source {member!r} returned NaN or infinity for {atoms.get_chemical_formula()}"
+            )
+        return matrix
+
+    def predictions(self, atoms: Atoms) -> list[RealSpaceMatrix]:
+        """H(R) of each member, eV.
+
+        Raises
+        ------
+        ValueError : no atoms, positions that are not finite, or what the source itself refuses.
+        KeyError : an element that the source does not know.
+        """
+        if not len(atoms):
+            raise ValueError("atoms: expected at least one atom, received an empty structure")
+        if not np.all(np.isfinite(atoms.positions)) or not np.all(np.isfinite(atoms.cell.array)):
+            raise ValueError("atoms: expected finite positions and cell, received NaN or infinity")
+        return [self._ask(member, atoms) for member in self.members]
+
+    def hamiltonian(self, atoms: Atoms) -> RealSpaceMatrix:
+        """The mean of the members' H(R), eV."""
+        each = self.predictions(atoms)
+        return each[0] if len(each) == 1 else _mean(each)
+
+    def spread(self, atoms: Atoms) -> RealSpaceMatrix:
+        """The standard deviation of the members' H(R), entry by entry, eV; zero for one member."""
+        each = self.predictions(atoms)
+        mean = _mean(each)
+        deviations = [(h - mean).on(mean.pairs).entries for h in each]
+        return replace(mean, entries=np.sqrt(np.mean(np.abs(deviations) ** 2, axis=0)))
+
+    def overlap(self, atoms: Atoms, hamiltonian: RealSpaceMatrix) -> RealSpaceMatrix | None:
+        """S(R): what the overlap source says (None: an orthonormal basis), or two-centre integrals.
+
+        Raises
+        ------
+        ValueError : neither an overlap source nor radial functions to compute S from.
+        """
+        if self._overlap is not None:
+            return self._overlap(atoms)
+        first = self.members[0]
+        if isinstance(first, HamiltonianModel) or callable(getattr(first, "overlap", None)):
+            return first.overlap(atoms)  # type: ignore[attr-defined]
+        if not hamiltonian.basis.has_radial_functions:
+            raise ValueError(
+                f"the overlap of {hamiltonian.basis} is unknown: its basis carries no radial functions; "
+                "give DeepHCalculator(..., overlap=source), or a source whose basis has them"
+            )
+        from ase_deeph.two_center import overlap
+
+        return overlap(atoms, hamiltonian.basis)
+
+
+def _mean(matrices: list[RealSpaceMatrix]) -> RealSpaceMatrix:
+    return reduce(lambda a, b: a + b, matrices) * (1.0 / len(matrices))

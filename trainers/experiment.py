@@ -1,0 +1,179 @@
+"""Experiment: everything a config.toml stands for, built: data, network, statistics, steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_deeph.basis import OrbitalBasis
+from ase_deeph.model import HamiltonianModel
+from ase_deeph.network import Network, build_network
+from trainers.config import TrainingConfig
+from trainers.dataset import Batches, split
+from trainers.step import Steps
+from trainers.structures import Structure, dataset_basis, fingerprint, load_structures, read_dataset
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[Iterable, str], Iterable]
+
+_FREE_TO_CHANGE = {"output", "name", "training"}
+_FIXED_IN_TRAINING = {"batch", "seed", "precision", "start_from", "epochs"}
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """What a training run works with.
+
+    Parameters
+    ----------
+    config : the checked config.
+    basis : orbitals, with radial functions where the dataset has them.
+    network : the architecture on that basis.
+    train, validation : batches; validation is the training set itself where nothing is held out.
+    held_out : whether validation structures are apart from the training ones.
+    start : parameters and statistics of the model to continue from, or None.
+    data_fingerprint : SHA-256 of all labels.
+    """
+
+    config: TrainingConfig
+    basis: OrbitalBasis
+    network: Network
+    train: Batches
+    validation: Batches
+    held_out: bool
+    start: HamiltonianModel | None
+    data_fingerprint: str
+
+    @property
+    def steps(self) -> Steps:
+        """Fresh compiled steps."""
+        return Steps(self.network, self.config.loss, self.config.optimizer)
+
+    def initial_params(self) -> Mapping[str, Any]:
+        """Parameters before the first step."""
+        return self.start.params if self.start is not None else self.network.init(self.config.training.seed)
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Target statistics: of the model to continue from, or fitted on (a subset of) the training set."""
+        if self.start is not None:
+            return self.start.statistics
+        structures = self.train.structures
+        count = min(self.config.data.statistics_structures, len(structures))
+        chosen = np.unique(np.linspace(0, len(structures) - 1, count).round().astype(int))
+        return self.network.fit_statistics((structures[n].graph, structures[n].target) for n in chosen)
+
+    def identity(self) -> str:
+        """SHA-256 of what must be equal for a resumed run to equal an uninterrupted one."""
+        values = self.config.model_dump()
+        kept: dict[str, Any] = {k: v for k, v in values.items() if k not in _FREE_TO_CHANGE}
+        kept["training"] = {k: v for k, v in values["training"].items() if k in _FIXED_IN_TRAINING}
+        kept["data_fingerprint"] = self.data_fingerprint
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+    def provenance(self, **measured: Any) -> dict[str, Any]:
+        """Where a model of this run comes from: config, data, versions and what was measured."""
+        config = self.config.model_dump()
+        for key in ("train", "validation"):
+            config["data"][key] = [Path(p).name for p in config["data"][key]]
+        if config["training"]["start_from"]:
+            config["training"]["start_from"] = Path(config["training"]["start_from"]).name
+        config.pop("output")
+        inherited = dict(self.start.provenance) if self.start is not None else None
+        return {
+            "name": self.config.name,
+            "config": config,
+            "dataset": {
+                "fingerprint": self.data_fingerprint,
+                "n_training": len(self.train.structures),
+                "n_validation": len(self.validation.structures) if self.held_out else 0,
+                "recipes": _recipes(self.config),
+            },
+            "versions": package_versions(),
+            **({"continued_from": inherited} if inherited else {}),
+            **measured,
+        }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that the numbers depend on."""
+    found = {}
+    for name in ("ase-deeph", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "ase"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _recipes(config: TrainingConfig) -> dict[str, Any]:
+    """The recipes that the datasets were generated from, where they lie beside them."""
+    recipes: dict[str, Any] = {}
+    for root in map(config.path, config.data.train):
+        for name in ("recipe.toml", "recipe.json"):
+            if (root / name).is_file():
+                recipes[root.name] = (root / name).read_text(encoding="utf-8")
+    return recipes
+
+
+def _checked_start(config: TrainingConfig, basis: OrbitalBasis) -> HamiltonianModel | None:
+    if config.training.start_from is None:
+        return None
+    model = HamiltonianModel.load(config.path(config.training.start_from))
+    if model.config != config.network_config:
+        raise ValueError(
+            f"start_from: the model's network {model.config.to_dict()} differs from [network] "
+            f"{config.network_config.to_dict()}; copy its values"
+        )
+    shells = {s: model.basis.shells(s) for s in model.basis}
+    if shells != {s: basis.shells(s) for s in basis}:
+        raise ValueError(f"start_from: the model's shells {shells} differ from the dataset's {basis}")
+    return model
+
+
+def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items) -> Experiment:
+    """Read the data and build the network of a config.
+
+    Raises
+    ------
+    ValueError, KeyError : data that cannot be used, in one line.
+    """
+    network_config, data = config.network_config, config.data
+    roots = [config.path(p) for p in data.train]
+    basis = dataset_basis(roots[0], (item for _, item in read_dataset(roots)))
+    network = build_network(network_config, basis)
+    start = _checked_start(config, basis)
+    dtype = np.float64 if config.training.precision == "float64" else np.float32
+
+    def load(where: list[Path]) -> list[Structure]:
+        return load_structures(
+            where, basis, network_config, tolerance=data.drop_beyond_cutoff_below, dtype=dtype, progress=progress
+        )
+
+    structures = load(roots)
+    if data.validation:
+        training, held = structures, load([config.path(p) for p in data.validation])
+    else:
+        kept, out = split([s.name for s in structures], data.validation_fraction)
+        training, held = [structures[n] for n in kept], [structures[n] for n in out]
+    if not held:
+        log.warning("nothing is held out: errors are those of the training set")
+    batch, shapes = config.training.batch, data.max_shapes
+    return Experiment(
+        config=config,
+        basis=basis,
+        network=network,
+        train=Batches(training, batch, shapes),
+        validation=Batches(held or training, batch, shapes),
+        held_out=bool(held),
+        start=start,
+        data_fingerprint=fingerprint(training + held),
+    )

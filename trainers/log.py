@@ -1,0 +1,84 @@
+"""The CSV log of a training run, safe to continue after a kill, and the picture of its learning curve."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+COLUMNS = (
+    "epoch",
+    "steps",
+    "seconds",
+    "learning_rate",
+    "train_loss",
+    "train_mae_raw_mev",
+    "train_mae_gauge_fixed_mev",
+    "validation_mae_raw_mev",
+    "validation_mae_gauge_fixed_mev",
+    "gradient_norm",
+)
+
+
+class TrainingLog:
+    """Rows of numbers, one per epoch, in a CSV file.
+
+    Parameters
+    ----------
+    path : the file.
+    before_epoch : rows of this epoch and later, from a run that was killed, are taken out.
+    """
+
+    def __init__(self, path: str | Path, before_epoch: int = 0) -> None:
+        self.path = Path(path)
+        rows = [row for row in read_log(self.path) if row["epoch"] < before_epoch] if self.path.is_file() else []
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows([[_text(name, row[name]) for name in COLUMNS] for row in rows])
+        os.replace(part, self.path)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Write one row and flush it."""
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow([_text(name, row[name]) for name in COLUMNS])
+
+
+def _text(name: str, value: float) -> str:
+    return str(int(value)) if name in ("epoch", "steps") else f"{value:.9g}"
+
+
+def read_log(path: str | Path) -> list[dict[str, float]]:
+    """The complete rows of a log; a last line cut short by a kill is left out."""
+    with Path(path).open(newline="") as file:
+        lines = file.read().split("\n")
+    rows = []
+    for values in csv.reader(lines[1:-1]):
+        if len(values) == len(COLUMNS):
+            rows.append({name: float(v) for name, v in zip(COLUMNS, values, strict=True)})
+    return rows
+
+
+def plot_learning_curve(log: str | Path, picture: str | Path) -> None:
+    """MAE of H over epochs, gauge-fixed, training and validation; nothing when the log is empty."""
+    from matplotlib.figure import Figure
+
+    rows = read_log(log)
+    if not rows:
+        return
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    epochs = [row["epoch"] + 1 for row in rows]
+    for column, label in (
+        ("train_mae_gauge_fixed_mev", "training (running)"),
+        ("validation_mae_gauge_fixed_mev", "validation (averaged parameters)"),
+    ):
+        points = [(e, row[column]) for e, row in zip(epochs, rows, strict=True) if row[column] > 0]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label)
+    axes.set(xlabel="epoch", ylabel="gauge-fixed MAE of H (meV)", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(picture, dpi=150)

@@ -1,0 +1,209 @@
+"""Folders of DFT output -> Structures: a graph with the blocks of H and S on its pairs, in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from ase_deeph.basis import OrbitalBasis
+from ase_deeph.graph import CrystalGraph
+from ase_deeph.matrix import RealSpaceMatrix
+from ase_deeph.network.config import NetworkConfig
+from ase_deeph.pairs import AtomPairs
+from ase_deeph.reference import ReferenceData
+
+log = logging.getLogger(__name__)
+
+Reader = Callable[[Path], ReferenceData]
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """One training example.
+
+    Parameters
+    ----------
+    name : the id, unique in a dataset.
+    graph : unpadded.
+    target : (n_pairs, M, M) blocks of H in eV, padded to the largest species.
+    overlap : (n_pairs, M, M) blocks of S on the same pairs.
+    dropped : largest |H| in eV of the blocks beyond the cutoff, which were left out.
+    """
+
+    name: str
+    graph: CrystalGraph
+    target: np.ndarray
+    overlap: np.ndarray
+    dropped: float = 0.0
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(atoms, pairs, near pairs)."""
+        return self.graph.n_atoms, self.graph.n_pairs, self.graph.n_near
+
+
+def structure_folders(root: str | Path) -> list[Path]:
+    """The structure folders of a dataset: those of root/dft, or of root itself, sorted by name.
+
+    Raises
+    ------
+    ValueError : the root does not exist or holds no structure folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"dataset {root} does not exist; give a folder made by `deeph dataset generate`")
+    home = root / "dft" if (root / "dft").is_dir() else root
+    folders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith((".", "_")) and _is_complete(p))
+    if not folders:
+        raise ValueError(f"dataset {root} holds no structure folder (looked for POSCAR or info.json in {home}/*/)")
+    return folders
+
+
+def _is_complete(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("POSCAR", "info.json", "lat.dat"))
+
+
+def read_dataset(roots: Sequence[str | Path], reader: Reader | None = None) -> Iterator[tuple[str, ReferenceData]]:
+    """(id, data) of every structure of some datasets, in order of name; a second root's ids are told apart.
+
+    Raises
+    ------
+    ValueError : a root without structures, or a folder that cannot be read.
+    """
+    if reader is None:
+        from ase_deeph.io import read_deeph as reader
+    seen: set[str] = set()
+    for root in roots:
+        for folder in structure_folders(root):
+            name = folder.name if folder.name not in seen else f"{Path(root).name}/{folder.name}"
+            if name in seen:
+                raise ValueError(f"structure {name!r} of {root} is already in the dataset; give each root once")
+            seen.add(name)
+            try:
+                yield name, reader(folder)
+            except (KeyError, OSError, ValueError) as error:
+                raise ValueError(f"structure folder {folder} cannot be read: {error}") from error
+
+
+def dataset_basis(root: str | Path, data: Iterable[ReferenceData] = ()) -> OrbitalBasis:
+    """The basis of a dataset: root/basis.h5 with its radial functions, else that of its structures.
+
+    Raises
+    ------
+    ValueError : there is neither, or the file is damaged.
+    """
+    from ase_deeph.io.deeph import BASIS, read_basis_file
+
+    file = Path(root) / BASIS
+    if file.is_file():
+        return read_basis_file(file)
+    species = {}
+    for item in data:
+        basis = item.basis or (item.hamiltonian.basis if item.hamiltonian is not None else None)
+        species.update(dict(basis) if basis is not None else {})
+    if not species:
+        raise ValueError(f"dataset {root} has no basis.h5 and its structures name no orbitals")
+    basis = OrbitalBasis(species)
+    if not basis.has_radial_functions:
+        log.warning("dataset %s has no basis.h5: the model will carry no radial functions", root)
+    return basis
+
+
+def make_structure(
+    name: str, data: ReferenceData, basis: OrbitalBasis, config: NetworkConfig, *, tolerance: float, dtype: type
+) -> Structure:
+    """A training example of a reference calculation.
+
+    Parameters
+    ----------
+    tolerance : eV; blocks on pairs beyond the network's cutoff are dropped when no entry is larger.
+
+    Raises
+    ------
+    ValueError : H or S is missing, is spin-polarised, has other orbitals than the basis, has NaN, or has
+        blocks beyond the cutoff that are too large to drop (the message lists them).
+    """
+    if data.hamiltonian is None or data.overlap is None:
+        lacking = "Hamiltonian" if data.hamiltonian is None else "overlap"
+        raise ValueError(f"structure {name}: it has no {lacking}, which training needs")
+    if data.hamiltonian.spin != "none":
+        raise ValueError(f"structure {name}: expected spin 'none', received {data.hamiltonian.spin!r}")
+    atoms = data.atoms
+    symbols = atoms.get_chemical_symbols()
+    for symbol in sorted(set(symbols)):
+        if data.hamiltonian.basis.shells(symbol) != basis.shells(symbol):
+            raise ValueError(
+                f"structure {name}: shells of {symbol} are {data.hamiltonian.basis.shells(symbol)}, "
+                f"those of the dataset's basis {basis.shells(symbol)}; regenerate one of them"
+            )
+    pairs = AtomPairs.from_atoms(atoms, config.cutoff)
+    target, dropped = _on_graph(name, data.hamiltonian, pairs, atoms, config.cutoff, tolerance)
+    overlap = data.overlap.restricted_to(pairs)
+    for what, matrix in (("Hamiltonian", target), ("overlap", overlap)):
+        if not np.all(np.isfinite(matrix.entries)):
+            raise ValueError(f"structure {name}: its {what} holds NaN or infinity; regenerate it")
+    graph = CrystalGraph.from_atoms(atoms, pairs, basis, message_cutoff=config.reach, dtype=dtype)
+    size = basis.max_orbitals
+    return Structure(
+        name, graph, target.padded_blocks(size).astype(dtype), overlap.padded_blocks(size).astype(dtype), dropped
+    )
+
+
+def _on_graph(
+    name: str, matrix: RealSpaceMatrix, pairs: AtomPairs, atoms: Atoms, cutoff: float, tolerance: float
+) -> tuple[RealSpaceMatrix, float]:
+    """The labels on the graph's pairs, and the largest |entry| outside; never drops what matters in silence."""
+    outside = np.nonzero(pairs.indices_of(matrix.pairs) < 0)[0]
+    if not len(outside):
+        return matrix.restricted_to(pairs), 0.0
+    largest = matrix.block_norms()[outside]
+    lost = outside[largest > tolerance]
+    if len(lost):
+        worst = lost[np.argsort(-matrix.block_norms()[lost], kind="stable")]
+        distances = np.linalg.norm(matrix.pairs.displacements(atoms), axis=1)
+        named = ", ".join(
+            f"({matrix.pairs.i[n]}, {matrix.pairs.j[n]}, R={tuple(int(c) for c in matrix.pairs.R[n])}) "
+            f"{distances[n]:.2f} Å {matrix.block_norms()[n]:.1e} eV"
+            for n in worst[:4]
+        )
+        raise ValueError(
+            f"structure {name}: {len(lost)} blocks of H lie beyond the network's cutoff {cutoff} Å with entries above "
+            f"{tolerance} eV: {named}{' ...' if len(lost) > 4 else ''}; raise [network] cutoff above "
+            f"{distances[lost].max():.2f} or [data] drop_beyond_cutoff_below above {largest.max():.1e}"
+        )
+    return matrix.restricted_to(pairs), float(largest.max())
+
+
+def load_structures(
+    roots: Sequence[str | Path],
+    basis: OrbitalBasis,
+    config: NetworkConfig,
+    *,
+    tolerance: float = 0.0,
+    dtype: type = np.float32,
+    progress: Callable[[Iterable, str], Iterable] = lambda items, _: items,
+) -> list[Structure]:
+    """Every structure of some datasets, in order of name."""
+    structures = []
+    for name, data in progress(read_dataset(roots), "reading"):
+        structures.append(make_structure(name, data, basis, config, tolerance=tolerance, dtype=dtype))
+    dropped = max(s.dropped for s in structures)
+    if dropped > 0:
+        log.warning("blocks beyond the cutoff were dropped, the largest entry among them is %.2e eV", dropped)
+    return structures
+
+
+def fingerprint(structures: Iterable[Structure]) -> str:
+    """SHA-256 of names, geometries and labels: equal for equal data."""
+    digest = hashlib.sha256()
+    for s in sorted(structures, key=lambda s: s.name):
+        digest.update(s.name.encode())
+        for array in (s.graph.species, s.graph.vectors, s.target):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
