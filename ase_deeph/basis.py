@@ -242,7 +242,9 @@ class OrbitalBasis(Mapping[str, SpeciesBasis]):
         return hash(self._key)
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{s}: {''.join('spdfghik'[l] for l in b.shells)}" for s, b in self._species.items())
+        inside = ", ".join(
+            f"{s}: {''.join('spdfghik'[l] for l in b.shells)}" for s, b in self._species.items()
+        )
         return f"OrbitalBasis({inside})"
 
     @property
@@ -261,7 +263,9 @@ class OrbitalBasis(Mapping[str, SpeciesBasis]):
 
     def n_orbitals(self, symbols: str | Sequence[str]) -> int:
         """Number of orbitals of one species (a string) or of a list of atoms (their symbols)."""
-        return self[symbols].n_orbitals if isinstance(symbols, str) else int(self.orbital_counts(symbols).sum())
+        return (
+            self[symbols].n_orbitals if isinstance(symbols, str) else int(self.orbital_counts(symbols).sum())
+        )
 
     def orbital_counts(self, symbols: Sequence[str]) -> np.ndarray:
         """(n_atoms,) number of orbitals of each atom."""

@@ -36,7 +36,9 @@ class BlochSum:
         flat = self.rows.astype(np.int64) * self.n + self.cols
         order = np.argsort(flat, kind="stable")
         flat = flat[order]
-        starts = np.nonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))[0] if len(flat) else np.zeros(0, int)
+        starts = (
+            np.nonzero(np.concatenate([[True], flat[1:] != flat[:-1]]))[0] if len(flat) else np.zeros(0, int)
+        )
         return order, starts, flat[starts]
 
     def phases(self, k: np.ndarray) -> np.ndarray:

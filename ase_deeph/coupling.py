@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import factorial, sqrt
+from typing import Any
 
 import numpy as np
+
+Array = Any
 
 
 def _complex_clebsch_gordan(l1: int, m1: int, l2: int, m2: int, L: int, M: int) -> float:
@@ -117,12 +120,12 @@ class BlockCoupling:
             rows.append(part.reshape(2 * path.L + 1, n * n))
         return np.concatenate(rows)
 
-    def to_irreps(self, blocks: np.ndarray) -> np.ndarray:
+    def to_irreps(self, blocks: Array) -> Array:
         """(..., n, n) blocks -> (..., n²) irrep components in the order of `paths`, m = -L ... L inside each."""
         flat = blocks.reshape(*blocks.shape[:-2], -1)
         return flat @ self.matrix.T.astype(blocks.dtype)
 
-    def to_block(self, irreps: np.ndarray) -> np.ndarray:
+    def to_block(self, irreps: Array) -> Array:
         """(..., n²) irrep components -> (..., n, n) blocks, the inverse of `to_irreps`."""
         flat = irreps @ self.matrix.astype(irreps.dtype)
         return flat.reshape(*irreps.shape[:-1], self.n_orbitals, self.n_orbitals)

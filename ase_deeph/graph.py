@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.pairs import AtomPairs
@@ -19,6 +20,8 @@ _LADDER_RATIO = 1.25
 @struct.dataclass
 class CrystalGraph:
     """Atoms and pairs as arrays (a JAX pytree).
+
+    NumPy arrays on the way in, JAX arrays inside a network.
 
     Attributes
     ----------
@@ -32,16 +35,16 @@ class CrystalGraph:
     near_mask : False for padding of `near`.
     """
 
-    species: Int[Array | np.ndarray, " atoms"]
-    i: Int[Array | np.ndarray, " pairs"]
-    j: Int[Array | np.ndarray, " pairs"]
-    vectors: Float[Array | np.ndarray, "pairs 3"]
-    reverse: Int[Array | np.ndarray, " pairs"]
-    on_site: Bool[Array | np.ndarray, " pairs"]
-    near: Int[Array | np.ndarray, " near"]
-    pair_mask: Bool[Array | np.ndarray, " pairs"]
-    atom_mask: Bool[Array | np.ndarray, " atoms"]
-    near_mask: Bool[Array | np.ndarray, " near"]
+    species: Int[Any, " atoms"]
+    i: Int[Any, " pairs"]
+    j: Int[Any, " pairs"]
+    vectors: Float[Any, "pairs 3"]
+    reverse: Int[Any, " pairs"]
+    on_site: Bool[Any, " pairs"]
+    near: Int[Any, " near"]
+    pair_mask: Bool[Any, " pairs"]
+    atom_mask: Bool[Any, " atoms"]
+    near_mask: Bool[Any, " near"]
 
     @property
     def n_atoms(self) -> int:
@@ -94,7 +97,11 @@ class CrystalGraph:
         ------
         ValueError : when the sizes asked for leave no padding atom, or fewer pairs than there are.
         """
-        more_atoms, more_pairs, more_near = n_atoms - self.n_atoms, n_pairs - self.n_pairs, n_near - self.n_near
+        more_atoms, more_pairs, more_near = (
+            n_atoms - self.n_atoms,
+            n_pairs - self.n_pairs,
+            n_near - self.n_near,
+        )
         if more_atoms < 1 or more_pairs < 1 or more_near < 0:
             raise ValueError(
                 f"pad: expected at least {self.n_atoms + 1} atoms, {self.n_pairs + 1} pairs and {self.n_near} "

@@ -47,7 +47,9 @@ class RealSpaceMatrix:
         if self.spin not in ("none", "collinear", "spinor"):
             raise ValueError(f"spin: expected 'none', 'collinear' or 'spinor', received {self.spin!r}")
         if self.pairs.n_atoms != len(self.atoms):
-            raise ValueError(f"pairs of {self.pairs.n_atoms} atoms given for a structure of {len(self.atoms)}")
+            raise ValueError(
+                f"pairs of {self.pairs.n_atoms} atoms given for a structure of {len(self.atoms)}"
+            )
         total = int(self.offsets[-1])
         shape = (2, total) if self.spin == "collinear" else (total,)
         if np.shape(self.entries) != shape:
@@ -65,7 +67,9 @@ class RealSpaceMatrix:
     @cached_property
     def _counts(self) -> np.ndarray:
         """(n_atoms,) rows per atom, doubled for spinors."""
-        return self.basis.orbital_counts(self.atoms.get_chemical_symbols()) * (2 if self.spin == "spinor" else 1)
+        return self.basis.orbital_counts(self.atoms.get_chemical_symbols()) * (
+            2 if self.spin == "spinor" else 1
+        )
 
     @property
     def n_orbitals(self) -> int:
@@ -95,7 +99,12 @@ class RealSpaceMatrix:
 
     @classmethod
     def from_blocks(
-        cls, basis: OrbitalBasis, pairs: AtomPairs, atoms: Atoms, blocks: Sequence[np.ndarray], spin: Spin = "none"
+        cls,
+        basis: OrbitalBasis,
+        pairs: AtomPairs,
+        atoms: Atoms,
+        blocks: Sequence[np.ndarray],
+        spin: Spin = "none",
     ) -> RealSpaceMatrix:
         """From one array per pair, in pair order (collinear: (2, rows, cols) each)."""
         if len(blocks) != len(pairs):
@@ -166,7 +175,9 @@ class RealSpaceMatrix:
             cell_of_entry[where] = cell_of_pair.ravel()[members][:, None]
         return BlochSum(rows, cols, cell_of_entry, cells, self.n_orbitals)
 
-    def at_k(self, k: Sequence[float], format: Literal["dense", "csr"] = "dense") -> np.ndarray | sp.csr_matrix:
+    def at_k(
+        self, k: Sequence[float], format: Literal["dense", "csr"] = "dense"
+    ) -> np.ndarray | sp.csr_matrix:
         """M(k) = Σ_R exp(+2πi k·R) M(R) for a fractional k.
 
         Returns
@@ -227,7 +238,8 @@ class RealSpaceMatrix:
         lost = np.nonzero((position < 0) & (self.block_norms() > 0))[0]
         if len(lost):
             named = ", ".join(
-                f"({self.pairs.i[n]}, {self.pairs.j[n]}, R={tuple(int(x) for x in self.pairs.R[n])})" for n in lost[:5]
+                f"({self.pairs.i[n]}, {self.pairs.j[n]}, R={tuple(int(x) for x in self.pairs.R[n])})"
+                for n in lost[:5]
             )
             raise ValueError(
                 f"{len(lost)} pairs with non-zero blocks are not among the {len(pairs)} pairs asked for: {named}"

@@ -102,7 +102,10 @@ class HamiltonianModel:
         """A compiled shape that holds the graph without much waste, or the next one of the ladder."""
         need = (graph.n_atoms + 1, graph.n_pairs + 1, graph.n_near)
         for shape in sorted(self._shapes, key=lambda s: s[1]):
-            if all(s >= n for s, n in zip(shape, need, strict=True)) and shape[1] <= _LARGEST_WASTE * need[1] + 64:
+            if (
+                all(s >= n for s, n in zip(shape, need, strict=True))
+                and shape[1] <= _LARGEST_WASTE * need[1] + 64
+            ):
                 return shape
         new = (
             bucket_size(need[0]),
@@ -135,7 +138,9 @@ class HamiltonianModel:
             blocks = np.asarray(self._predict(self.params, self.statistics, padded), dtype=float)
         blocks = blocks[: len(pairs)]
         if not np.all(np.isfinite(blocks)):
-            raise ValueError("the network returned NaN or infinity for this structure; the model file is unusable")
+            raise ValueError(
+                "the network returned NaN or infinity for this structure; the model file is unusable"
+            )
         return RealSpaceMatrix.from_padded_blocks(self.basis, pairs, atoms.copy(), blocks)
 
     def overlap(self, atoms: Atoms) -> RealSpaceMatrix:

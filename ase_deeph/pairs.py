@@ -36,7 +36,9 @@ class AtomPairs:
     def __post_init__(self) -> None:
         keys = np.column_stack([self.i, self.j, np.reshape(self.R, (-1, 3))]).astype(np.int64)
         if len(keys) and (keys[:, :2].min() < 0 or keys[:, :2].max() >= self.n_atoms):
-            raise ValueError(f"atom pairs: expected indices in [0, {self.n_atoms}), received {keys[:, :2].max()}")
+            raise ValueError(
+                f"atom pairs: expected indices in [0, {self.n_atoms}), received {keys[:, :2].max()}"
+            )
         keys = keys[np.lexsort(keys.T[::-1])]
         if np.any(np.all(keys[1:] == keys[:-1], axis=1)):
             twice = keys[1:][np.all(keys[1:] == keys[:-1], axis=1)][0]
@@ -149,7 +151,9 @@ class AtomPairs:
         if isinstance(cutoff, Mapping):
             missing = sorted(set(symbols) - set(cutoff))
             if missing:
-                raise KeyError(f"no radius for {', '.join(missing)}; radii were given for {', '.join(cutoff)}")
+                raise KeyError(
+                    f"no radius for {', '.join(missing)}; radii were given for {', '.join(cutoff)}"
+                )
             radii = np.array([cutoff[s] for s in symbols])
         reach = float(2 * radii.max()) if radii is not None else float(cutoff)  # type: ignore[arg-type]
         if not np.isfinite(reach) or reach <= 0:
@@ -174,7 +178,9 @@ def _neighbours(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np
     if not np.all(np.isfinite(atoms.positions)):
         raise ValueError("atoms: expected finite positions, received NaN or infinity")
     if np.any(atoms.pbc & (np.linalg.norm(atoms.cell.array, axis=1) < 1e-8)):
-        raise ValueError(f"atoms: pbc is {tuple(atoms.pbc)} but the cell is {atoms.cell.array.tolist()}; set a cell")
+        raise ValueError(
+            f"atoms: pbc is {tuple(atoms.pbc)} but the cell is {atoms.cell.array.tolist()}; set a cell"
+        )
     box = atoms.cell.complete().array
     search = NeighborList(cutoff=cutoff, full_list=False)
     i, j, R, d = search.compute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -37,10 +38,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this session's compiled networks are kept."""
+    folder = tmp_path_factory.mktemp("compiled")
+    folder.chmod(0o700)
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _private_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled networks go to a folder of this test session, never to the user's cache."""
-    monkeypatch.setenv("ASE_DEEPH_CACHE", os.environ.get("ASE_DEEPH_TEST_CACHE", "off"))
+    monkeypatch.setenv("ASE_DEEPH_CACHE", str(session_cache))
 
 
 @pytest.fixture

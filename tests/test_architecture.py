@@ -122,3 +122,15 @@ def test_importing_the_package_does_no_work() -> None:
 
     code = "import sys, ase_deeph; assert not {'jax', 'scipy', 'ase'} & set(sys.modules), 'heavy import'"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_conventions_cite_tests_that_exist() -> None:
+    import re
+
+    page = (ROOT / "docs" / "conventions.md").read_text()
+    cited = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
+    assert len(cited) > 15
+    for module, name in cited:
+        assert f"def {name}(" in (ROOT / "tests" / module).read_text(), (
+            f"{module}::{name} is cited and not there"
+        )

@@ -17,17 +17,13 @@ from ase.dft.dos import DOS
 from ase.io import read, write
 from ase.spectrum.band_structure import BandStructure, calculate_band_structure, get_band_structure
 
-from ase_deeph import DeepHCalculator, HamiltonianModel, OrbitalBasis, RealSpaceMatrix
+from ase_deeph import DeepHCalculator, OrbitalBasis, RealSpaceMatrix
 from ase_deeph.basis import SpeciesBasis
 from ase_deeph.compilation_cache import compilation_cache
-from ase_deeph.network import NetworkConfig, build_network
 from ase_deeph.two_center import overlap
-from tests.toys import ELECTRONS, Huckel, huckel_basis
+from tests.toys import ELECTRONS, Huckel, huckel_basis, untrained
 
 PLANE = {"kpts": {"size": (6, 6, 1), "gamma": True}}
-SMALL = NetworkConfig(
-    cutoff=4.0, l_max=2, channels=8, pseudo_channels=4, n_blocks=1, n_heads=2, n_radial=8, hidden=8
-)
 
 
 @pytest.fixture
@@ -42,15 +38,6 @@ def diamond() -> Atoms:
     atoms = bulk("C")
     atoms.calc = DeepHCalculator(Huckel(), kpts=(4, 4, 4))
     return atoms
-
-
-def untrained(seed: int = 0) -> HamiltonianModel:
-    """A small network with random parameters: a legal model file, not a useful one."""
-    basis = huckel_basis()
-    network = build_network(SMALL, basis)
-    return HamiltonianModel(
-        SMALL, basis, network.init(seed), network.empty_statistics(), {"name": "untrained"}
-    )
 
 
 class TestWithASE:

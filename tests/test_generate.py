@@ -171,6 +171,20 @@ def test_kill_and_resume(recipe: Recipe, tmp_path: Path, delay: float) -> None:
     assert len(list(folders.iterdir())) == N_SAMPLES
 
 
+def test_a_longer_recipe_keeps_what_is_there(recipe: Recipe, tmp_path: Path) -> None:
+    generate(recipe, tmp_path / "out")
+    (tmp_path / "r.toml").write_text(TEXT.replace("count = 3", "count = 4"))
+    assert generate(read_recipe(tmp_path / "r.toml"), tmp_path / "out").computed == ("flat-003",)
+
+
+def test_unknown_settings_are_told_before_anything_runs(tmp_path: Path) -> None:
+    pytest.importorskip("pyscf", reason="needs PySCF: pip install 'ase-deeph[pyscf]'")
+    (tmp_path / "r.toml").write_text(TEXT.replace('"pyscf"', '"pyscf"\nbasiss = "x"'))
+    with pytest.raises(ValueError, match="'basiss'"):
+        generate(read_recipe(tmp_path / "r.toml"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_parallel_processes(tmp_path: Path) -> None:
     pytest.importorskip("pyscf", reason="needs PySCF: pip install 'ase-deeph[pyscf]'")

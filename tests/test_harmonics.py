@@ -61,7 +61,11 @@ def test_clebsch_gordan(l1, l2, L):
     assert min(np.abs(ours - theirs).max(), np.abs(ours + theirs).max()) < 1e-6
     Q = Rotation.random(random_state=3).as_matrix()
     turned = np.einsum(
-        "ai,bj,ck,ijk->abc", rotation_of_degree(l1, Q), rotation_of_degree(l2, Q), rotation_of_degree(L, Q), ours
+        "ai,bj,ck,ijk->abc",
+        rotation_of_degree(l1, Q),
+        rotation_of_degree(l2, Q),
+        rotation_of_degree(L, Q),
+        ours,
     )
     assert np.allclose(turned, ours, atol=1e-13)
 

@@ -100,8 +100,10 @@ def test_gauge_shift_is_found(hamiltonian):
         BASIS,
         hamiltonian.pairs,
         hamiltonian.atoms,
-        [np.eye(*s) if on else 0.1 * np.ones(s) for s, on in zip(
-            hamiltonian.block_shapes, hamiltonian.pairs.on_site, strict=True)],
+        [
+            np.eye(*s) if on else 0.1 * np.ones(s)
+            for s, on in zip(hamiltonian.block_shapes, hamiltonian.pairs.on_site, strict=True)
+        ],
     )
     base = gauge_shift(hamiltonian, overlap)
     assert gauge_shift(hamiltonian + 1.25 * overlap, overlap) == pytest.approx(base + 1.25)

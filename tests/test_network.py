@@ -50,7 +50,14 @@ class Predictor:
 
     def __init__(self, kind: str) -> None:
         self.config = NetworkConfig(
-            kind=kind, cutoff=5.0, message_cutoff=3.0, channels=4, pseudo_channels=4, n_blocks=2, hidden=16, n_radial=8
+            kind=kind,
+            cutoff=5.0,
+            message_cutoff=3.0,
+            channels=4,
+            pseudo_channels=4,
+            n_blocks=2,
+            hidden=16,
+            n_radial=8,
         )
         self.network = build_network(self.config, BASIS)
         self.params, self.statistics = self.network.init(0), _statistics(self.network)
@@ -65,7 +72,9 @@ class Predictor:
 
     def matrix(self, atoms: Atoms, dtype=np.float64) -> RealSpaceMatrix:
         pairs = AtomPairs.from_atoms(atoms, self.config.cutoff)
-        return RealSpaceMatrix.from_padded_blocks(BASIS, pairs, atoms, self.blocks(self.graph(atoms, pairs, dtype)))
+        return RealSpaceMatrix.from_padded_blocks(
+            BASIS, pairs, atoms, self.blocks(self.graph(atoms, pairs, dtype))
+        )
 
 
 @pytest.fixture(scope="module", params=["elct", "e3"])
@@ -124,7 +133,9 @@ def test_supercell_folds_the_bands(predictor):
     atoms.symbols[0] = "B"
     primitive, supercell = predictor.matrix(atoms), predictor.matrix(atoms.repeat((2, 2, 1)))
     folded = [np.linalg.eigvalsh(primitive.at_k([a / 2, b / 2, 0])) for a in (0, 1) for b in (0, 1)]
-    assert np.allclose(np.sort(np.concatenate(folded)), np.linalg.eigvalsh(supercell.at_k([0, 0, 0])), atol=1e-8)
+    assert np.allclose(
+        np.sort(np.concatenate(folded)), np.linalg.eigvalsh(supercell.at_k([0, 0, 0])), atol=1e-8
+    )
 
 
 def test_hermitian_exactly(predictor):

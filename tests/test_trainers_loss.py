@@ -66,7 +66,9 @@ def test_padding_adds_nothing_even_when_it_holds_numbers() -> None:
     config = LossConfig()
     whole = structure_losses(predicted, target, overlap, mask, structure, 2, config)
     predicted[-1] = 1e3
-    np.testing.assert_array_equal(whole, structure_losses(predicted, target, overlap, mask, structure, 2, config))
+    np.testing.assert_array_equal(
+        whole, structure_losses(predicted, target, overlap, mask, structure, 2, config)
+    )
     bare = structure_losses(*(a[:-1] for a in (predicted, target, overlap, mask, structure)), 2, config)
     np.testing.assert_allclose(whole, bare, rtol=1e-6)
 

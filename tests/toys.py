@@ -1,16 +1,23 @@
-"""Extended Hückel theory as a Hamiltonian source: a legal model with exact symmetries, in no time."""
+"""Models in no time: extended Hückel theory as a Hamiltonian source, and a small untrained network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import gamma, sqrt
 
+import jax
 import numpy as np
 from ase import Atoms
+from flax import nnx
 
-from ase_deeph import OrbitalBasis, RealSpaceMatrix
+from ase_deeph import HamiltonianModel, OrbitalBasis, RealSpaceMatrix
 from ase_deeph.basis import GaussianRadial, SpeciesBasis
+from ase_deeph.network import NetworkConfig, build_network
 from ase_deeph.two_center import overlap
+
+SMALL = NetworkConfig(
+    cutoff=4.0, l_max=2, channels=8, pseudo_channels=4, n_blocks=1, n_heads=2, n_radial=8, hidden=8
+)
 
 LEVELS: Mapping[str, Mapping[int, float]] = {"C": {0: -21.4, 1: -11.4}, "H": {0: -13.6}}
 ELECTRONS = {"C": 4.0, "H": 1.0}
@@ -57,3 +64,18 @@ class Huckel:
                 mean = 0.5 * (levels[i][:, None] + levels[j][None, :])
                 blocks.append((WOLFSBERG_HELMHOLZ * mean + self.shift) * block)
         return RealSpaceMatrix.from_blocks(self.basis, s.pairs, atoms.copy(), blocks)
+
+
+def untrained(seed: int = 0) -> HamiltonianModel:
+    """A small network with random numbers for parameters: a legal model file, not a useful one."""
+    basis = huckel_basis()
+    network = build_network(SMALL, basis)
+    random = np.random.default_rng(seed)
+    shapes = nnx.to_pure_dict(nnx.eval_shape(lambda: nnx.state(network._module(0))))
+    params = jax.tree.map(lambda leaf: random.normal(0.0, 0.3, leaf.shape).astype(np.float32), shapes)
+    named = _with_string_keys(params)
+    return HamiltonianModel(SMALL, basis, named, network.empty_statistics(), {"name": "untrained"})
+
+
+def _with_string_keys(tree: object) -> dict:
+    return {str(k): _with_string_keys(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree

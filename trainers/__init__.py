@@ -1,1 +1,1 @@
-"""trainers: fitting Hamiltonian networks to DFT data, and measuring them; `python -m trainers fit config.toml`."""
+"""trainers: fits Hamiltonian networks to DFT data, measures them; `python -m trainers fit config.toml`."""

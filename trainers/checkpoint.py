@@ -56,7 +56,7 @@ class Checkpoints:
         return sorted(int(m.group(1)) for m in found if m)
 
     def save(self, epoch: int, tree: dict[str, Any]) -> None:
-        """Write the checkpoint of an epoch, then delete the oldest ones and what a killed run left half done."""
+        """Write the checkpoint of an epoch; delete the oldest ones and what a killed run left half done."""
         import orbax.checkpoint as ocp
 
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,9 @@ class Checkpoints:
                 tree = checkpointer.restore(self._path(complete[-1]), _filled(_host(template)))
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ValueError(f"checkpoint {self._path(complete[-1])} does not fit this run: {reason}") from error
+            raise ValueError(
+                f"checkpoint {self._path(complete[-1])} does not fit this run: {reason}"
+            ) from error
         return _completed(_host(tree), _host(template))
 
     def _path(self, epoch: int) -> Path:

@@ -1,4 +1,4 @@
-"""The verbs fit and evaluate: arguments in, a short table on stdout; shared by `deeph` and `python -m trainers`."""
+"""The verbs fit and evaluate: arguments in, a short table on stdout; for `deeph` and `python -m trainers`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def _bar(items: Iterable, label: str, total: int | None = None) -> Iterable:
 def add_fit_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of fit."""
     parser.add_argument("config", help="config.toml")
-    parser.add_argument("--resume", action="store_true", help="continue the newest checkpoint of the output folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the newest checkpoint of the output folder"
+    )
 
 
 def run_fit(args: argparse.Namespace) -> None:
@@ -28,7 +30,7 @@ def run_fit(args: argparse.Namespace) -> None:
     result = fit(load_config(args.config), resume=args.resume, bar=None if args.quiet else _bar)
     sys.stdout.write(
         f"{result.model_path}: {result.reason} ({result.epochs} epochs, {result.seconds:.0f} s)\n"
-        f"validation MAE of H: {result.errors.gauge_fixed:.3f} meV gauge-fixed, {result.errors.raw:.3f} meV raw\n"
+        f"MAE of H: {result.errors.gauge_fixed:.3f} meV gauge-fixed, {result.errors.raw:.3f} meV raw\n"
     )
 
 
@@ -49,4 +51,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 Verb = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]]
 
-VERBS: dict[str, Verb] = {"fit": (add_fit_arguments, run_fit), "evaluate": (add_evaluate_arguments, run_evaluate)}
+VERBS: dict[str, Verb] = {
+    "fit": (add_fit_arguments, run_fit),
+    "evaluate": (add_evaluate_arguments, run_evaluate),
+}

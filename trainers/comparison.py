@@ -1,4 +1,4 @@
-"""One structure, predicted against DFT: errors of H by shell pair and distance, of levels, and of the Fermi level."""
+"""One structure, predicted against DFT: errors of H by shells and distance, of levels, of the Fermi level."""
 
 from __future__ import annotations
 

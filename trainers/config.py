@@ -28,7 +28,7 @@ class DataConfig(_Section):
     validation: tuple[str, ...] = ()
     validation_fraction: float = Field(0.1, ge=0, lt=1)
     drop_beyond_cutoff_below: float = Field(0.0, ge=0)
-    """Blocks beyond the network's cutoff are dropped when all their entries are below this (eV), else it is an error."""
+    """eV; blocks beyond the network's cutoff are dropped when all entries are below it, else an error."""
     statistics_structures: int = Field(200, ge=1)
     """At most so many training structures, evenly spaced by name, fit the target statistics."""
     max_shapes: int = Field(4, ge=1)
@@ -39,7 +39,10 @@ class DataConfig(_Section):
     def _one_or_many(cls, values: Any) -> Any:
         """`train = "folder"` is short for `train = ["folder"]`."""
         if isinstance(values, Mapping):
-            values = {k: (v,) if k in ("train", "validation") and isinstance(v, str) else v for k, v in values.items()}
+            values = {
+                k: (v,) if k in ("train", "validation") and isinstance(v, str) else v
+                for k, v in values.items()
+            }
         return values
 
 
@@ -56,7 +59,7 @@ class LossConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """[optimizer]: AdamW, warm-up, cosine decay, clipping and the exponential moving average of parameters."""
+    """[optimizer]: AdamW, warm-up, cosine decay, clipping, exponential moving average of the parameters."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = Field(2e-3, gt=0)
@@ -100,8 +103,8 @@ class TrainingConfig(_Section):
     name: str = "unnamed"
     data: DataConfig
     network: dict[str, Any] = Field(default_factory=dict)
-    loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = Field(default_factory=lambda: LossConfig.model_validate({}))
+    optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig.model_validate({}))
     training: RunConfig
     folder: str = Field(".", exclude=True)
     """Folder of the config file."""
@@ -157,7 +160,9 @@ def _explained(error: ValidationError) -> str:
     return f"{name}: {first['msg'].removeprefix('Value error, ')}{received}"
 
 
-def parse_config(values: Mapping[str, Any], folder: str | Path = ".", source: str = "config") -> TrainingConfig:
+def parse_config(
+    values: Mapping[str, Any], folder: str | Path = ".", source: str = "config"
+) -> TrainingConfig:
     """A checked config from nested plain values.
 
     Raises
@@ -173,7 +178,9 @@ def parse_config(values: Mapping[str, Any], folder: str | Path = ".", source: st
         raise ValueError(f"{source}: {_explained(error)}") from None
     for key in config.network:
         if key not in _known_keys("network"):
-            raise ValueError(f"{source}: unknown key [network] {key!r}: {_nearest(key, _known_keys('network'))}")
+            raise ValueError(
+                f"{source}: unknown key [network] {key!r}: {_nearest(key, _known_keys('network'))}"
+            )
     try:
         _ = config.network_config
     except (TypeError, ValueError) as error:

@@ -131,7 +131,10 @@ class Batches:
     @property
     def shapes(self) -> list[Shape]:
         """(atoms, pairs, near pairs) of the padded batches."""
-        return [(self.batch_size * a + 1, self.batch_size * p + 1, self.batch_size * n) for a, p, n in self._shapes[0]]
+        return [
+            (self.batch_size * a + 1, self.batch_size * p + 1, self.batch_size * n)
+            for a, p, n in self._shapes[0]
+        ]
 
     @property
     def waste(self) -> float:
@@ -153,7 +156,10 @@ class Batches:
         for shape in range(len(self._shapes[0])):
             members = np.nonzero(self._shapes[1] == shape)[0]
             members = rng.permutation(members) if rng is not None else members
-            batches += [[int(m) for m in members[n : n + self.batch_size]] for n in range(0, len(members), self.batch_size)]
+            batches += [
+                [int(m) for m in members[n : n + self.batch_size]]
+                for n in range(0, len(members), self.batch_size)
+            ]
         return [batches[n] for n in rng.permutation(len(batches))] if rng is not None else batches
 
     def make(self, members: Sequence[int]) -> Batch:

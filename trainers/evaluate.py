@@ -84,14 +84,17 @@ class Report:
         tables = [c.own_overlap for c in self.comparisons]
         if any(t is None for t in tables):
             return None
-        return {key: max(abs(t[key]) for t in tables if t) for key in ("max_error", "rms_shifted", "fermi_to_bands")}
+        return {
+            key: max(abs(t[key]) for t in tables if t)
+            for key in ("max_error", "rms_shifted", "fermi_to_bands")
+        }
 
     def table(self) -> str:
         """A short table for people."""
         d = self.to_dict()
         levels, worst = d["levels_meV"], self.ranked()[-1]
         lines = [
-            f"{d['model']} on {d['dataset']}: {d['n_structures']} structures (meV; mean or RMS, and worst structure)",
+            f"{d['model']} on {d['dataset']}: {d['n_structures']} structures (meV; all, and worst)",
             f"  MAE of H, gauge-fixed            {d['mae_gauge_fixed_meV']:8.3f}",
             f"  MAE of H, raw                    {d['mae_raw_meV']:8.3f}",
         ]
@@ -120,7 +123,9 @@ def compare(name: str, data: ReferenceData, model: HamiltonianModel, kpts: Any =
     ValueError : the reference lacks H or S.
     """
     if data.hamiltonian is None or data.overlap is None:
-        raise ValueError(f"structure {name}: expected H and S to compare with, received a folder without them")
+        raise ValueError(
+            f"structure {name}: expected H and S to compare with, received a folder without them"
+        )
     reference = _in_basis(data.hamiltonian, model)
     overlap = _in_basis(data.overlap, model)
     predicted = model(reference.atoms)
@@ -213,7 +218,11 @@ def evaluate(
         for name, data in shown:
             comparisons.append(compare(name, data, chosen, kpts))
             log.info("%s: %s", name, comparisons[-1].to_dict())
-        label = chosen.provenance.get("name", "model") if isinstance(model, HamiltonianModel) else Path(model).name
+        label = (
+            chosen.provenance.get("name", "model")
+            if isinstance(model, HamiltonianModel)
+            else Path(model).name
+        )
         report = Report(str(label), Path(dataset).name, tuple(comparisons))
         if output is not None:
             _write(report, chosen, Path(dataset), Path(output))
@@ -232,7 +241,9 @@ def _write(report: Report, model: HamiltonianModel, dataset: Path, folder: Path)
     """report.json and the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=2), encoding="utf-8")
-    plot_parity(np.concatenate([c.sample for c in report.comparisons]), report.to_dict(), folder / "parity.png")
+    plot_parity(
+        np.concatenate([c.sample for c in report.comparisons]), report.to_dict(), folder / "parity.png"
+    )
     ranked = report.ranked()
     for place, c in (("best", ranked[0]), ("median", ranked[len(ranked) // 2]), ("worst", ranked[-1])):
         data = next(item for name, item in read_dataset([dataset]) if name == c.name)

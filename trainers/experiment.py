@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import Network, build_network
 from trainers.config import TrainingConfig
 from trainers.dataset import Batches, split
+from trainers.provenance import describe_data, package_versions
 from trainers.step import Steps
 from trainers.structures import Structure, dataset_basis, fingerprint, load_structures, read_dataset
 
@@ -95,33 +95,12 @@ class Experiment:
                 "fingerprint": self.data_fingerprint,
                 "n_training": len(self.train.structures),
                 "n_validation": len(self.validation.structures) if self.held_out else 0,
-                "recipes": _recipes(self.config),
+                **describe_data(s.info for s in self.train.structures),
             },
             "versions": package_versions(),
             **({"continued_from": inherited} if inherited else {}),
             **measured,
         }
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that the numbers depend on."""
-    found = {}
-    for name in ("ase-deeph", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "ase"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _recipes(config: TrainingConfig) -> dict[str, Any]:
-    """The recipes that the datasets were generated from, where they lie beside them."""
-    recipes: dict[str, Any] = {}
-    for root in map(config.path, config.data.train):
-        for name in ("recipe.toml", "recipe.json"):
-            if (root / name).is_file():
-                recipes[root.name] = (root / name).read_text(encoding="utf-8")
-    return recipes
 
 
 def _checked_start(config: TrainingConfig, basis: OrbitalBasis) -> HamiltonianModel | None:
@@ -155,7 +134,12 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
 
     def load(where: list[Path]) -> list[Structure]:
         return load_structures(
-            where, basis, network_config, tolerance=data.drop_beyond_cutoff_below, dtype=dtype, progress=progress
+            where,
+            basis,
+            network_config,
+            tolerance=data.drop_beyond_cutoff_below,
+            dtype=dtype,
+            progress=progress,
         )
 
     structures = load(roots)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[..., Any]
 
+_SECONDS_BETWEEN_PICTURES = 30.0
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -102,7 +104,7 @@ class Trainer:
         self.statistics: Mapping[str, Any] = {}
         self.best: Mapping[str, Any] = {}
         self.state: TrainState | None = None
-        self._began = 0.0
+        self._began = self._drawn = 0.0
 
     @property
     def model_path(self) -> Path:
@@ -211,6 +213,8 @@ class Trainer:
         self._write_row(number, seen, errors)
         if last or self.standing.epoch % training.checkpoint_every == 0:
             self.checkpoints.save(self.standing.epoch, self._tree())
+        if self.standing.seconds - self._drawn > _SECONDS_BETWEEN_PICTURES:
+            self._drawn = self.standing.seconds
             plot_learning_curve(self.log.path, self.folder / "learning_curve.png")
 
     def _train(self, number: int) -> _Epoch:
@@ -227,8 +231,8 @@ class Trainer:
             if not (np.isfinite(loss) and np.isfinite(norm)):
                 names = ", ".join(train.structures[m].name for m in members)
                 raise ValueError(
-                    f"training diverged in epoch {number + 1}: loss {float(loss)}, gradient norm {float(norm)} on "
-                    f"structure {names}; check that structure, or lower [optimizer] learning_rate and resume"
+                    f"training diverged in epoch {number + 1}: loss {float(loss)}, gradient {float(norm)} on "
+                    f"structure {names}; check it, or lower [optimizer] learning_rate and resume"
                 )
             seen.losses.append(float(loss))
             seen.norms.append(float(norm))
@@ -335,8 +339,8 @@ def fit(config: TrainingConfig, *, resume: bool = False, bar: Progress | None = 
 
     Raises
     ------
-    ValueError, KeyError : config or data that cannot be used, an output folder that holds another run, or a loss
-        that is not finite (the message names the structure).
+    ValueError, KeyError : config or data that cannot be used, an output folder that holds another run, or
+        a loss that is not finite (the message names the structure).
     """
     with ExitStack() as context:
         context.enter_context(compilation_cache())
@@ -345,7 +349,7 @@ def fit(config: TrainingConfig, *, resume: bool = False, bar: Progress | None = 
         experiment = prepare(config) if bar is None else prepare(config, bar)
         train = experiment.train
         log.info(
-            "%d training and %d validation structures; padded shapes (atoms, pairs, near) %s, %.0f %% padding",
+            "%d training and %d validation structures; shapes (atoms, pairs, near) %s, %.0f %% padding",
             len(train.structures), len(experiment.validation.structures), train.shapes, 100 * train.waste,
         )  # fmt: skip
         return Trainer(experiment, bar).run(resume=resume)

@@ -32,7 +32,9 @@ class TrainingLog:
 
     def __init__(self, path: str | Path, before_epoch: int = 0) -> None:
         self.path = Path(path)
-        rows = [row for row in read_log(self.path) if row["epoch"] < before_epoch] if self.path.is_file() else []
+        rows = (
+            [row for row in read_log(self.path) if row["epoch"] < before_epoch] if self.path.is_file() else []
+        )
         part = self.path.with_suffix(".part")
         with part.open("w", newline="") as file:
             writer = csv.writer(file)

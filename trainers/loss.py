@@ -11,12 +11,16 @@ from trainers.config import LossConfig
 Blocks = Float[Array, "pairs M M"]
 
 
-def per_structure(values: Float[Array, " pairs"], structure: Int[Array, " pairs"], n: int) -> Float[Array, " n"]:
+def per_structure(
+    values: Float[Array, " pairs"], structure: Int[Array, " pairs"], n: int
+) -> Float[Array, " n"]:
     """Sums over the pairs of each of n structures; pairs with structure = n (padding) are left out."""
     return jax.ops.segment_sum(values, structure, n + 1)[:n]
 
 
-def gauge_shift(residual: Blocks, overlap: Blocks, structure: Int[Array, " pairs"], n: int) -> Float[Array, " n"]:
+def gauge_shift(
+    residual: Blocks, overlap: Blocks, structure: Int[Array, " pairs"], n: int
+) -> Float[Array, " n"]:
     """μ = ⟨residual, S⟩ / ⟨S, S⟩ of each structure (eV), zero where a structure is absent."""
     projection = per_structure(jnp.sum(residual * overlap, axis=(1, 2)), structure, n)
     norm = per_structure(jnp.sum(overlap * overlap, axis=(1, 2)), structure, n)
@@ -31,7 +35,7 @@ def without_gauge(residual: Blocks, overlap: Blocks, structure: Int[Array, " pai
 
 
 def penalty(residual: Array, config: LossConfig) -> Array:
-    """|r|, r² or Huber's r²/2δ (|r| - δ/2 beyond δ) of each entry, and the added square; eV (eV² for "mse")."""
+    """|r|, r² or Huber's r²/2δ (|r| - δ/2 beyond δ) of each entry plus the added square; eV, or eV²."""
     square = residual * residual
     if config.kind == "mse":
         return square

@@ -1,4 +1,4 @@
-"""Errors of H in a batch: raw and gauge-fixed absolute errors, summed per structure so that any mean can be made."""
+"""Errors of H in a batch: raw and gauge-fixed absolute errors, summed per structure for any mean."""
 
 from __future__ import annotations
 

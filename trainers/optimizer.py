@@ -1,4 +1,4 @@
-"""AdamW with clipping as a pure function, the learning-rate schedule over the budget, and the parameter average."""
+"""AdamW with clipping as a pure function, the schedule over the budget, and the parameter average."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def _matrices(params: Any) -> Any:
 
 
 def averaged(average: Any, params: Any, steps: Float[Array, ""], decay: float) -> Any:
-    """Exponential moving average of the parameters; short memory at first: d = min(decay, (1 + t)/(10 + t))."""
+    """Exponential moving average of parameters; short memory at first: d = min(decay, (1 + t)/(10 + t))."""
     d = jnp.minimum(decay, (1.0 + steps) / (10.0 + steps))
     return jax.tree.map(lambda a, p: a * d + p * (1.0 - d), average, params)

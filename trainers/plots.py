@@ -15,7 +15,11 @@ _POINTS = {True: 80, False: 30}
 
 
 def plot_bands(
-    reference: ElectronicStructure, predicted: ElectronicStructure, title: str, path: Path, window: float = 5.0
+    reference: ElectronicStructure,
+    predicted: ElectronicStructure,
+    title: str,
+    path: Path,
+    window: float = 5.0,
 ) -> None:
     """Predicted over DFT bands within a window (eV) of the Fermi levels, each at zero.
 
@@ -57,7 +61,9 @@ def plot_parity(sample: np.ndarray, report: Mapping[str, Any], path: Path) -> No
     ends = [sample.min(), sample.max()]
     left.plot(ends, ends, "k-", linewidth=0.5)
     left.set(xlabel="H of DFT (eV)", ylabel="H predicted, gauge-fixed (eV)")
-    left.set_title(f"MAE {report['mae_gauge_fixed_meV']:.3f} meV gauge-fixed, {report['mae_raw_meV']:.3f} raw")
+    left.set_title(
+        f"MAE {report['mae_gauge_fixed_meV']:.3f} meV gauge-fixed, {report['mae_raw_meV']:.3f} raw"
+    )
     error = 1e3 * (sample[:, 1] - sample[:, 0])
     reach = max(float(np.quantile(np.abs(error), 0.995)), 1e-6)
     right.hist(np.clip(error, -reach, reach), bins=101)

@@ -66,22 +66,24 @@ class Steps:
     ) -> tuple[Float[Array, ""], Float[Array, "n 3"]]:
         """Mean loss over the structures of a batch, and the error sums of each."""
         n = batch.weight.shape[0]
-        predicted = self.network.apply(params, statistics, batch.graph)
+        predicted = self.network.apply(params, dict(statistics), batch.graph)
         mask = self.network.orbital_mask(batch.graph)
-        labels = (batch.target, batch.overlap, mask, batch.structure, n)
-        losses = structure_losses(predicted, *labels, self.loss)
+        target, overlap, structure = (jnp.asarray(a) for a in (batch.target, batch.overlap, batch.structure))
+        losses = structure_losses(predicted, target, overlap, mask, structure, n, self.loss)
         loss = jnp.sum(losses * batch.weight) / jnp.maximum(jnp.sum(batch.weight), 1.0)
-        return loss, error_sums(predicted, *labels)
+        return loss, error_sums(predicted, target, overlap, mask, structure, n)
 
     @cached_property
     def train(self) -> Any:
-        """(state, statistics, batch, learning rate) -> (state, loss, error sums, gradient norm); state is donated."""
+        """(state, statistics, batch, rate) -> (state, loss, error sums, gradient norm); state is donated."""
 
         def step(
             state: TrainState, statistics: Mapping[str, Any], batch: Batch, rate: Float[Array, ""]
         ) -> tuple[TrainState, Float[Array, ""], Float[Array, "n 3"], Float[Array, ""]]:
-            (loss, sums), gradient = jax.value_and_grad(self.batch_loss, has_aux=True)(state.params, statistics, batch)
-            norm = optax.global_norm(gradient)
+            (loss, sums), gradient = jax.value_and_grad(self.batch_loss, has_aux=True)(
+                state.params, statistics, batch
+            )
+            norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradient)))
             direction, optimizer = self._transformation.update(gradient, state.optimizer, state.params)
             params = jax.tree.map(lambda p, u: p - rate * u, state.params, direction)
             average = averaged(state.average, params, state.steps, self.optimizer.ema)

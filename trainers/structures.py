@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -34,6 +35,7 @@ class Structure:
     target : (n_pairs, M, M) blocks of H in eV, padded to the largest species.
     overlap : (n_pairs, M, M) blocks of S on the same pairs.
     dropped : largest |H| in eV of the blocks beyond the cutoff, which were left out.
+    info : how the reference was computed.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Structure:
     target: np.ndarray
     overlap: np.ndarray
     dropped: float = 0.0
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -59,9 +62,13 @@ def structure_folders(root: str | Path) -> list[Path]:
     if not root.is_dir():
         raise ValueError(f"dataset {root} does not exist; give a folder made by `deeph dataset generate`")
     home = root / "dft" if (root / "dft").is_dir() else root
-    folders = sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith((".", "_")) and _is_complete(p))
+    folders = sorted(
+        p for p in home.iterdir() if p.is_dir() and not p.name.startswith((".", "_")) and _is_complete(p)
+    )
     if not folders:
-        raise ValueError(f"dataset {root} holds no structure folder (looked for POSCAR or info.json in {home}/*/)")
+        raise ValueError(
+            f"dataset {root} holds no structure folder (looked for POSCAR or info.json in {home}/*/)"
+        )
     return folders
 
 
@@ -69,7 +76,9 @@ def _is_complete(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("POSCAR", "info.json", "lat.dat"))
 
 
-def read_dataset(roots: Sequence[str | Path], reader: Reader | None = None) -> Iterator[tuple[str, ReferenceData]]:
+def read_dataset(
+    roots: Sequence[str | Path], reader: Reader | None = None
+) -> Iterator[tuple[str, ReferenceData]]:
     """(id, data) of every structure of some datasets, in order of name; a second root's ids are told apart.
 
     Raises
@@ -77,13 +86,17 @@ def read_dataset(roots: Sequence[str | Path], reader: Reader | None = None) -> I
     ValueError : a root without structures, or a folder that cannot be read.
     """
     if reader is None:
-        from ase_deeph.io import read_deeph as reader
+        from ase_deeph.io import read_deeph
+
+        reader = read_deeph
     seen: set[str] = set()
     for root in roots:
         for folder in structure_folders(root):
             name = folder.name if folder.name not in seen else f"{Path(root).name}/{folder.name}"
             if name in seen:
-                raise ValueError(f"structure {name!r} of {root} is already in the dataset; give each root once")
+                raise ValueError(
+                    f"structure {name!r} of {root} appears twice in the dataset; give each root once"
+                )
             seen.add(name)
             try:
                 yield name, reader(folder)
@@ -116,7 +129,13 @@ def dataset_basis(root: str | Path, data: Iterable[ReferenceData] = ()) -> Orbit
 
 
 def make_structure(
-    name: str, data: ReferenceData, basis: OrbitalBasis, config: NetworkConfig, *, tolerance: float, dtype: type
+    name: str,
+    data: ReferenceData,
+    basis: OrbitalBasis,
+    config: NetworkConfig,
+    *,
+    tolerance: float,
+    dtype: type = np.float32,
 ) -> Structure:
     """A training example of a reference calculation.
 
@@ -149,16 +168,16 @@ def make_structure(
         if not np.all(np.isfinite(matrix.entries)):
             raise ValueError(f"structure {name}: its {what} holds NaN or infinity; regenerate it")
     graph = CrystalGraph.from_atoms(atoms, pairs, basis, message_cutoff=config.reach, dtype=dtype)
-    size = basis.max_orbitals
-    return Structure(
-        name, graph, target.padded_blocks(size).astype(dtype), overlap.padded_blocks(size).astype(dtype), dropped
-    )
+    blocks: list[np.ndarray] = [
+        matrix.padded_blocks(basis.max_orbitals).astype(dtype) for matrix in (target, overlap)
+    ]
+    return Structure(name, graph, blocks[0], blocks[1], dropped, data.info)
 
 
 def _on_graph(
     name: str, matrix: RealSpaceMatrix, pairs: AtomPairs, atoms: Atoms, cutoff: float, tolerance: float
 ) -> tuple[RealSpaceMatrix, float]:
-    """The labels on the graph's pairs, and the largest |entry| outside; never drops what matters in silence."""
+    """The labels on the graph's pairs, and the largest |entry| outside; what matters is never dropped."""
     outside = np.nonzero(pairs.indices_of(matrix.pairs) < 0)[0]
     if not len(outside):
         return matrix.restricted_to(pairs), 0.0
@@ -173,9 +192,9 @@ def _on_graph(
             for n in worst[:4]
         )
         raise ValueError(
-            f"structure {name}: {len(lost)} blocks of H lie beyond the network's cutoff {cutoff} Å with entries above "
-            f"{tolerance} eV: {named}{' ...' if len(lost) > 4 else ''}; raise [network] cutoff above "
-            f"{distances[lost].max():.2f} or [data] drop_beyond_cutoff_below above {largest.max():.1e}"
+            f"structure {name}: {len(lost)} blocks of H lie beyond the network's cutoff {cutoff} Å with "
+            f"entries above {tolerance} eV: {named}{' ...' if len(lost) > 4 else ''}; raise [network] cutoff "
+            f"above {distances[lost].max():.2f} or [data] drop_beyond_cutoff_below above {largest.max():.1e}"
         )
     return matrix.restricted_to(pairs), float(largest.max())
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,30 +79,30 @@ def read_stored_bands(path: Path) -> StoredBands:
     ------
     ValueError : the file is missing or damaged.
     """
-    import json
-
     import h5py
+    from ase.io import read
 
     try:
         with h5py.File(path, "r") as file:
-            atoms = Atoms(
-                file["numbers"][()], file["positions"][()], cell=file["cell"][()], pbc=file["pbc"][()]
-            )
-            points = json.loads(file.attrs["special_points"])
-            line = BandPath(
-                atoms.cell,
-                kpts=file["kpts"][()],
-                special_points={name: np.array(k, dtype=float) for name, k in points.items()},
-                path=str(file.attrs["path"]),
-            )
+            atoms = read(StringIO(str(file.attrs["extxyz"])), format="extxyz")
+            line = _stored_path(atoms, str(file.attrs["path"]), file["kpts"][()])
             bands = BandStructure(
                 line, file["energies"][()][None], reference=float(file.attrs["fermi_level"])
             )
-            return StoredBands(str(file.attrs["name"]), str(file.attrs["engine"]), atoms, bands)
+            name = str(file.attrs.get("name", atoms.get_chemical_formula()))
+            return StoredBands(name, str(file.attrs["engine"]), atoms, bands)
     except (OSError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"the demo's stored DFT bands {path} cannot be read ({error}); reinstall ase-deeph"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise ValueError(f"stored DFT bands {path} cannot be read ({reason}); reinstall ase-deeph") from error
+
+
+def _stored_path(atoms: Atoms, letters: str, kpts: np.ndarray) -> BandPath:
+    """The path of the file; with two letters they name its ends, else special points of the lattice."""
+    if len(letters) == 2:
+        points = {letters[0]: kpts[0], letters[1]: kpts[-1]}
+    else:
+        points = atoms.cell.bandpath(npoints=0, pbc=atoms.pbc).special_points
+    return BandPath(atoms.cell, kpts=kpts, special_points=points, path=letters)
 
 
 def _predict(

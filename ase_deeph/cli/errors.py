@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ase import Atoms
+if TYPE_CHECKING:
+    from ase import Atoms
 
 _EXTRA_OF_PACKAGE = {
     "gpaw": "gpaw",
@@ -50,6 +52,7 @@ def read_structure(path: str) -> Atoms:
     ------
     ValueError : the file is missing, empty, of no known format, or holds no atoms.
     """
+    from ase import Atoms
     from ase.io import read
 
     file = Path(path.partition("@")[0])

@@ -1,4 +1,4 @@
-"""`deeph evaluate MODEL DATASET [-o DIR]`: errors of a model on a dataset; the work is done by the package trainers."""
+"""`deeph evaluate MODEL DATASET [-o DIR]`: errors of a model on a dataset; done by the package trainers."""
 
 from __future__ import annotations
 

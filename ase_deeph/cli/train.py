@@ -8,7 +8,9 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb."""
     parser.add_argument("config", help="config.toml")
-    parser.add_argument("--resume", action="store_true", help="continue the newest checkpoint of the output folder")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the newest checkpoint of the output folder"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -92,8 +92,8 @@ def _file(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) ->
     frame = options.get("frame", -1)
     if frame == "random":
         frames = read(path, index=":")
-        return frames[int(rng.integers(len(frames)))]
-    return read(path, index=int(frame))
+        return frames[int(rng.integers(len(frames)))]  # type: ignore[return-value]
+    return read(path, index=int(frame))  # type: ignore[return-value]
 
 
 BUILDERS: dict[str, Builder] = {

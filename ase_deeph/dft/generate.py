@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import multiprocessing
@@ -48,8 +49,9 @@ def generate(
     """Compute every sample of a recipe that is not there yet.
 
     Each sample becomes `out/dft/<id>` by one rename, so a folder is complete or absent whatever kills the
-    process; a second call continues. The orbitals, equal for all samples, lie in `out/basis.h5`. A sample that
-    fails is written to `out/failed/<id>.json`, reported, and tried again by the next call.
+    process; a second call continues. The orbitals, common to all, are in `out/basis.h5`. A sample that
+    fails is noted in `out/failed/<id>.json`, reported, and tried again by the next call.
+    One call at a time works on a root.
 
     Parameters
     ----------
@@ -61,8 +63,8 @@ def generate(
 
     Raises
     ------
-    ValueError : unknown engine, no worker, or a finished folder that another recipe wrote.
-    ImportError : the engine is not installed.
+    ValueError : unknown engine or setting, no worker, or a finished folder that another recipe wrote.
+    ModuleNotFoundError : the engine is not installed.
     """
     if engine is not None:
         if engine not in ENGINES:
@@ -70,11 +72,13 @@ def generate(
         recipe = replace(recipe, engine=engine)
     if n_workers < 1:
         raise ValueError(f"n_workers: expected at least 1, received {n_workers}")
-    engine_function(recipe.engine)
+    _check_settings(recipe)
     root = Path(out)
     (root / STRUCTURES).mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(root / STRUCTURES)
-    finished, wanted = [], []
+    for folder in (root, root / STRUCTURES):
+        _remove_leftovers(folder)
+    finished: list[Sample] = []
+    wanted: list[Sample] = []
     for sample in recipe.samples():
         (finished if _is_finished(root, sample) else wanted).append(sample)
     failures: dict[str, str] = {}
@@ -91,7 +95,7 @@ def generate(
 
 
 def engine_function(name: str) -> Callable[..., ReferenceData]:
-    """run_gpaw or run_pyscf; ImportError when the package behind it is missing."""
+    """run_gpaw or run_pyscf; ModuleNotFoundError when its package is missing."""
     if name == "gpaw":
         import gpaw  # noqa: F401
 
@@ -103,6 +107,21 @@ def engine_function(name: str) -> Callable[..., ReferenceData]:
     from ase_deeph.dft.pyscf import run_pyscf
 
     return run_pyscf
+
+
+def _check_settings(recipe: Recipe) -> None:
+    """ValueError when the recipe has a setting that its engine does not take."""
+    parameters = inspect.signature(engine_function(recipe.engine)).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = set(parameters) - {"atoms"}
+    for sample in recipe.samples():
+        unknown = sorted(set(sample.settings) - known)
+        if unknown:
+            raise ValueError(
+                f"recipe {recipe.name!r}: engine {recipe.engine!r} has no setting {unknown[0]!r}; "
+                f"it takes {', '.join(sorted(known))}"
+            )
 
 
 def compute_sample(root: Path, sample: Sample) -> None:
@@ -180,11 +199,10 @@ def _single_threaded() -> Iterator[None]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete the hidden half-written folders that a killed process left."""
-    for path in folder.glob(".*.partial-*"):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in folder.glob(".*.retired-*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Delete the hidden half-written folders and files that a killed process left."""
+    for pattern in (".*.partial-*", ".*.retired-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_finished(root: Path, sample: Sample) -> bool:
@@ -199,7 +217,7 @@ def _is_finished(root: Path, sample: Sample) -> bool:
         return False
     if data.info.get("sample") != sample.fingerprint:
         raise ValueError(
-            f"{folder} was computed from another recipe, seed or setting; give another folder or remove this one"
+            f"{folder} was computed from another recipe, seed or setting; remove it or use another root"
         )
     same = np.allclose(data.atoms.positions, sample.atoms().positions, atol=1e-6, rtol=0.0)
     if not same:

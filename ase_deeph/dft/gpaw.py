@@ -1,7 +1,7 @@
 """Reference calculations with GPAW in LCAO mode: Atoms -> H(R), S(R), radial functions, energy, forces.
 
-The structure is put into its own box (open axes get vacuum, so that the zero of energy is the vacuum level), the
-density converged on a k-mesh wide enough for H(R) to decay, and the matrices taken by gpaw_matrices.
+The structure is put into its own box (open axes get vacuum, so that the zero of energy is the vacuum level),
+the density converged on a k-mesh wide enough for H(R) to decay, and the matrices taken by gpaw_matrices.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def heights(atoms: Atoms) -> np.ndarray:
     return 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)
 
 
-def _gpaw_class() -> type:
+def _gpaw_class() -> Any:
     try:
         from gpaw import GPAW
     except ModuleNotFoundError as error:
@@ -224,7 +224,7 @@ def collect(
     """ReferenceData of a converged calculator; R refers to the positions of `atoms`."""
     from gpaw import __version__
 
-    mesh = tuple(int(n) for n in calc.wfs.kd.N_c) if not calc.wfs.kd.gamma else (1, 1, 1)
+    mesh = (1, 1, 1) if calc.wfs.kd.gamma else tuple(int(n) for n in calc.wfs.kd.N_c)
     basis = OrbitalBasis({s.symbol: _species_basis(s) for s in calc.wfs.setups})
     clean = atoms.copy()
     clean.calc = None
@@ -244,7 +244,7 @@ def collect(
             **settings,
             "kpts": list(mesh),
             "box": work.cell.array.tolist(),
-            "grid": [int(n) for n in calc.hamiltonian.finegd.N_c // 2],
+            "grid": [int(n) for n in calc.wfs.gd.N_c],
             "n_iterations": int(calc.scf.niter),
             **dropped,
         },

@@ -34,7 +34,8 @@ def one_pass_mode() -> Any:
 
     class OnePassLCAO(LCAO):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            return OnePassWaveFunctions(*args, atomic_correction=self.atomic_correction, **kwargs)
+            kwargs["atomic_correction"] = self.atomic_correction
+            return OnePassWaveFunctions(*args, **kwargs)
 
     return OnePassLCAO()
 
@@ -45,7 +46,7 @@ def add_density(functions: Any, rho_kMM: np.ndarray, q_k: np.ndarray, nt_G: np.n
 
     sizes = np.array([A_gm.shape[1] for A_gm in functions.A_Wgm])
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    images = cgpaw.LFC(
+    images = cgpaw.LFC(  # type: ignore[attr-defined]
         functions.A_Wgm,
         starts[:-1].astype(np.intc),
         functions.G_B,

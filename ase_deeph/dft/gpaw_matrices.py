@@ -71,7 +71,7 @@ def nearest_image_cells(atoms: Atoms, mesh: Sequence[int], cells: np.ndarray) ->
 def real_space_blocks(
     matrices: np.ndarray, kpoints: np.ndarray, weights: np.ndarray, cells: np.ndarray
 ) -> np.ndarray:
-    """(n_cells, n, n) M(R) = Re Σ_k w_k exp(+2πi k·R) M(k): real orbitals, k and -k paired by time reversal."""
+    """(n_cells, n, n) M(R) = Re Σ_k w_k exp(+2πi k·R) M(k): orbitals real, k and -k time-reversed."""
     phase = weights[:, None] * np.exp(2j * np.pi * kpoints @ cells.T)
     flat = matrices.reshape(len(kpoints), -1)
     real = phase.real.T @ flat.real - phase.imag.T @ flat.imag
@@ -79,7 +79,7 @@ def real_space_blocks(
 
 
 def real_space_matrices(
-    atoms: Atoms, work: Atoms, calc: Any, basis: OrbitalBasis, mesh: tuple[int, int, int]
+    atoms: Atoms, work: Atoms, calc: Any, basis: OrbitalBasis, mesh: tuple[int, ...]
 ) -> tuple[RealSpaceMatrix, RealSpaceMatrix, dict[str, Any]]:
     """H and S on the union of their pairs, and what was dropped."""
     h_skMM, s_kMM, kpoints, weights = bloch_matrices(calc)

@@ -7,6 +7,7 @@ neighbouring images not to overlap.  How Bloch matrices become H(R) and S(R) is 
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from ase.units import Bohr, Hartree
 
 from ase_deeph.dft.pyscf_matrices import (
     box_of,
-    checked_outermost,
+    checked_aliasing,
     house_order,
     nearest_image_matrices,
     orbital_basis,
@@ -52,7 +53,7 @@ def run_pyscf(
     pseudo : name of the GTH pseudopotentials.
     xc : exchange-correlation functional.
     kpts : Γ-centred mesh (n1, n2, n3); None: from the range of the Gaussians, at most 12 along an axis.
-    spin : None or "none" (spin-paired), or "collinear" (total moment from the initial moments of `atoms`).
+    spin : None or "none" (spin-paired), or "collinear" (molecules; moment from the initial ones of `atoms`).
     width : Fermi-Dirac width in eV (crystals).
     vacuum : Å added to the extent along axes that are not periodic; None: from the range of the Gaussians.
     convergence : of the energy, in Hartree.
@@ -73,13 +74,17 @@ def run_pyscf(
     _require_pyscf()
     if spin not in (None, "none", "collinear"):
         raise ValueError(f"spin: expected None, 'none' or 'collinear', received {spin!r}")
-    settings = _Settings(basis, pseudo, xc, spin == "collinear", width, vacuum, convergence)
+    settings = RunSettings(basis, pseudo, xc, spin == "collinear", width, vacuum, convergence)
+    if settings.collinear and atoms.pbc.any():
+        raise ValueError(
+            "spin: run_pyscf does 'collinear' for molecules only; use run_gpaw for magnetic crystals"
+        )
     run = molecule_run(atoms, settings) if not atoms.pbc.any() else crystal_run(atoms, settings, kpts)
-    return _collect(atoms, settings, run, run.forces() if forces else None)
+    return collect(atoms, settings, run, run.forces() if forces else None)
 
 
 @dataclass(frozen=True)
-class _Settings:
+class RunSettings:
     """What a run is made of, apart from the structure."""
 
     basis: str
@@ -103,6 +108,7 @@ class PySCFRun:
     fock : (n_spins, n_k, n, n) Hartree, in PySCF's order of orbitals, on the whole mesh.
     overlap : (n_k, n, n).
     k_fractional : (n_k, 3).
+    aliasing : max|ΔS| that the finite mesh costs, 0 for molecules.
     """
 
     method: Any
@@ -111,6 +117,7 @@ class PySCFRun:
     fock: np.ndarray
     overlap: np.ndarray
     k_fractional: np.ndarray
+    aliasing: float = 0.0
 
     @property
     def is_crystal(self) -> bool:
@@ -132,7 +139,7 @@ def _require_pyscf() -> None:
         raise ImportError("run_pyscf needs PySCF; install it with: pip install 'ase-deeph[pyscf]'") from error
 
 
-def _prepared(target: Any, atoms: Atoms, settings: _Settings) -> Any:
+def prepared(target: Any, atoms: Atoms, settings: RunSettings) -> Any:
     """A Mole or Cell with atoms, basis and pseudopotentials, built."""
     target.atom = list(zip(atoms.get_chemical_symbols(), (atoms.positions / Bohr).tolist(), strict=True))
     target.unit = "Bohr"
@@ -141,7 +148,9 @@ def _prepared(target: Any, atoms: Atoms, settings: _Settings) -> Any:
     moment = round(float(atoms.get_initial_magnetic_moments().sum())) if settings.collinear else 0
     target.spin = None
     try:
-        target.build(dump_input=False, parse_arg=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            target.build(dump_input=False, parse_arg=False)
     except (KeyError, RuntimeError) as error:
         raise ValueError(
             f"PySCF could not set up basis {settings.basis!r} and pseudopotential {settings.pseudo!r} for "
@@ -156,7 +165,7 @@ def _prepared(target: Any, atoms: Atoms, settings: _Settings) -> Any:
     return target
 
 
-def _converge(method: Any, settings: _Settings) -> Any:
+def _converge(method: Any, settings: RunSettings) -> Any:
     method.xc, method.verbose = settings.xc, 0
     method.conv_tol, method.max_cycle = settings.convergence, 100
     method.kernel()
@@ -165,11 +174,11 @@ def _converge(method: Any, settings: _Settings) -> Any:
     return method
 
 
-def molecule_run(atoms: Atoms, settings: _Settings) -> PySCFRun:
+def molecule_run(atoms: Atoms, settings: RunSettings) -> PySCFRun:
     """A molecule without periodic images."""
     from pyscf import dft, gto
 
-    molecule = _prepared(gto.Mole(), atoms, settings)
+    molecule = prepared(gto.Mole(), atoms, settings)
     method = _converge((dft.UKS if settings.collinear else dft.RKS)(molecule), settings)
     n = molecule.nao
     fock = np.asarray(method.get_fock()).reshape(-1, 1, n, n)
@@ -177,30 +186,32 @@ def molecule_run(atoms: Atoms, settings: _Settings) -> PySCFRun:
     return PySCFRun(method, molecule, (1, 1, 1), fock, overlap, np.zeros((1, 3)))
 
 
-def crystal_run(atoms: Atoms, settings: _Settings, kpts: Any) -> PySCFRun:
+def crystal_run(atoms: Atoms, settings: RunSettings, kpts: Any) -> PySCFRun:
     """A crystal in a box along its open axes, on a Γ-centred mesh with time reversal, by multigrid."""
     from pyscf.pbc import dft, gto
 
     cell = gto.Cell()
     cell.a = np.eye(3) * 50.0
-    cell = _prepared(cell, atoms, settings)
+    cell = prepared(cell, atoms, settings)
     reach = _gaussian_reach(cell)
     boxed = box_of(atoms, reach if settings.vacuum is None else settings.vacuum)
     automatic = _automatic_mesh(atoms, _gaussian_reach(cell, 1e-6))
     mesh = automatic if kpts is None else _checked_mesh(atoms, kpts)
     cell = gto.Cell()
     cell.a = boxed / Bohr
-    cell = _prepared(cell, atoms, settings)
+    cell = prepared(cell, atoms, settings)
     cell.mesh = [_fast_odd(n) for n in cell.mesh]
     reduced = cell.make_kpts(list(mesh), time_reversal_symmetry=True)
-    method = (dft.KUKS if settings.collinear else dft.KRKS)(cell, reduced).multigrid_numint()
+    overlap = np.asarray(cell.pbc_intor("int1e_ovlp", hermi=1, kpts=reduced.kpts))
+    order, scaled = house_order(cell), reduced.kpts_scaled
+    in_cells = real_space(overlap, mesh, scaled)[:, order][:, :, order]
+    aliasing = checked_aliasing(atoms, orbital_basis(cell), mesh, in_cells)
+    method = dft.KRKS(cell, reduced).multigrid_numint()
     if settings.width:
         method = method.smearing(settings.width / Hartree, "fermi")
     method = _converge(method, settings)
     fock = np.asarray(reduced.transform_fock(method.get_fock()))
-    overlap = np.asarray(cell.pbc_intor("int1e_ovlp", hermi=1, kpts=reduced.kpts))
-    shape = (-1, *overlap.shape)
-    return PySCFRun(method, cell, mesh, fock.reshape(shape), overlap, reduced.kpts_scaled)
+    return PySCFRun(method, cell, mesh, fock.reshape(-1, *overlap.shape), overlap, scaled, aliasing)
 
 
 def _fast_odd(n: int) -> int:
@@ -221,8 +232,7 @@ def _plane_wave_twin(run: PySCFRun) -> Any:
     from pyscf.pbc import dft
 
     kpts, method = run.method.kpts, run.method
-    collinear = len(run.fock) == 2
-    twin = (dft.KUKS if collinear else dft.KRKS)(run.cell, kpts.kpts)
+    twin = dft.KRKS(run.cell, kpts.kpts)
     twin.xc, twin.verbose, twin.converged, twin.e_tot = method.xc, 0, True, method.e_tot
     twin.mo_coeff = kpts.transform_mo_coeff(method.mo_coeff)
     twin.mo_occ = kpts.transform_mo_occ(method.mo_occ)
@@ -258,7 +268,7 @@ def _automatic_mesh(atoms: Atoms, reach: float) -> tuple[int, int, int]:
     return (int(n1), int(n2), int(n3))
 
 
-def _collect(atoms: Atoms, settings: _Settings, run: PySCFRun, forces: np.ndarray | None) -> ReferenceData:
+def collect(atoms: Atoms, settings: RunSettings, run: PySCFRun, forces: np.ndarray | None) -> ReferenceData:
     import pyscf
 
     basis = orbital_basis(run.cell)
@@ -266,7 +276,6 @@ def _collect(atoms: Atoms, settings: _Settings, run: PySCFRun, forces: np.ndarra
     overlap = real_space(run.overlap, run.mesh, run.k_fractional)[:, order][:, :, order]
     fock = [real_space(f, run.mesh, run.k_fractional)[:, order][:, :, order] for f in run.fock]
     S, H = nearest_image_matrices(atoms, basis, run.mesh, overlap, np.stack(fock) * Hartree)
-    outermost = checked_outermost(S, run.mesh)
     n_electrons = float(run.cell.nelectron)
     info = {
         "engine": "pyscf",
@@ -277,7 +286,7 @@ def _collect(atoms: Atoms, settings: _Settings, run: PySCFRun, forces: np.ndarra
         "spin": H.spin,
         "kpts": list(run.mesh),
         "width_eV": settings.width,
-        "outermost_overlap": outermost,
+        "overlap_aliasing": run.aliasing,
     }
     return ReferenceData(
         atoms=atoms,
@@ -292,7 +301,7 @@ def _collect(atoms: Atoms, settings: _Settings, run: PySCFRun, forces: np.ndarra
     )
 
 
-def _fermi_level(run: PySCFRun, n_electrons: float, settings: _Settings) -> float:
+def _fermi_level(run: PySCFRun, n_electrons: float, settings: RunSettings) -> float:
     """Fermi level in eV; mid-gap for molecules."""
     import scipy.linalg
 

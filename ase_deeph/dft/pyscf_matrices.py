@@ -18,6 +18,7 @@ from ase.units import Bohr
 from ase_deeph.basis import GaussianRadial, OrbitalBasis, SpeciesBasis
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
+from ase_deeph.two_center import overlap
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ OVERLAP_THRESHOLD = 1e-9
 HAMILTONIAN_THRESHOLD = 1e-7
 _ALIAS_WARNING = 1e-5
 _ALIAS_LIMIT = 1e-2
-_OUTER_SHELL = 0.9
 
 
 def house_order(cell: Any) -> np.ndarray:
@@ -97,18 +97,22 @@ def real_space(bloch: np.ndarray, mesh: Sequence[int], k_fractional: np.ndarray)
 
 
 def nearest_image_matrices(
-    atoms: Atoms, basis: OrbitalBasis, mesh: Sequence[int], overlap: np.ndarray, hamiltonian: np.ndarray
+    atoms: Atoms,
+    basis: OrbitalBasis,
+    mesh: Sequence[int],
+    overlap_of_cells: np.ndarray,
+    hamiltonian: np.ndarray,
 ) -> tuple[RealSpaceMatrix, RealSpaceMatrix]:
     """S(R) and H(R) on the pairs where either is not negligible, exactly Hermitian.
 
     Parameters
     ----------
-    overlap : (n_cells, n, n) on the cells of the mesh's supercell, house order.
+    overlap_of_cells : (n_cells, n, n) on the cells of the mesh's supercell, house order.
     hamiltonian : (n_spins, n_cells, n, n) eV.
     """
     keys, weights = nearest_images(atoms, mesh)
     offsets = basis.offsets(atoms.get_chemical_symbols())
-    kept = _not_negligible(keys, offsets[:-1], overlap, hamiltonian)
+    kept = _not_negligible(keys, offsets[:-1], overlap_of_cells, hamiltonian)
     keys, weights = keys[kept], weights[kept]
     order = np.lexsort(keys[:, :5].T[::-1])
     keys, weights = keys[order], weights[order]
@@ -117,7 +121,7 @@ def nearest_image_matrices(
     h_blocks: list[np.ndarray] = []
     for (i, j, _, _, _, cell), weight in zip(keys, weights, strict=True):
         rows, cols = slice(offsets[i], offsets[i + 1]), slice(offsets[j], offsets[j + 1])
-        s_blocks.append(weight * overlap[cell, rows, cols])
+        s_blocks.append(weight * overlap_of_cells[cell, rows, cols])
         h_blocks.append(weight * hamiltonian[:, cell, rows, cols])
     if len(hamiltonian) == 1:
         H = RealSpaceMatrix.from_blocks(basis, pairs, atoms, [block[0] for block in h_blocks])
@@ -128,10 +132,12 @@ def nearest_image_matrices(
 
 
 def _not_negligible(
-    keys: np.ndarray, starts: np.ndarray, overlap: np.ndarray, hamiltonian: np.ndarray
+    keys: np.ndarray, starts: np.ndarray, overlap_of_cells: np.ndarray, hamiltonian: np.ndarray
 ) -> np.ndarray:
     """Which keys carry elements above the thresholds, or are the reverse of such a key, or are on-site."""
-    size = np.abs(overlap) / OVERLAP_THRESHOLD + np.abs(hamiltonian).max(axis=0) / HAMILTONIAN_THRESHOLD
+    size = (
+        np.abs(overlap_of_cells) / OVERLAP_THRESHOLD + np.abs(hamiltonian).max(axis=0) / HAMILTONIAN_THRESHOLD
+    )
     largest = np.maximum.reduceat(np.maximum.reduceat(size, starts, axis=1), starts, axis=2)
     i, j, R = keys[:, 0], keys[:, 1], keys[:, 2:5]
     kept = (largest[keys[:, 5], i, j] > 1) | ((i == j) & np.all(R == 0, axis=1))
@@ -156,25 +162,29 @@ def box_of(atoms: Atoms, vacuum: float) -> np.ndarray:
     return box
 
 
-def checked_outermost(overlap: RealSpaceMatrix, mesh: Sequence[int]) -> float:
-    """max|S| of pairs nearly as far apart as half the mesh's supercell, where S must have died out.
+def checked_aliasing(
+    atoms: Atoms, basis: OrbitalBasis, mesh: Sequence[int], overlap_of_cells: np.ndarray
+) -> float:
+    """max|ΔS| between S(R) from the mesh and the two-centre S(R): what folding into the supercell costs.
+
+    Parameters
+    ----------
+    overlap_of_cells : (n_cells, n, n), house order.
 
     Raises
     ------
-    ValueError : it is above 1e-2, so that H(R) is aliased; above 1e-5 a warning is logged.
+    ValueError : it is above 1e-2, so that H(R) is aliased as well; above 1e-5 a warning is logged.
     """
-    atoms = overlap.atoms
-    if not atoms.pbc.any():
-        return 0.0
-    heights = np.array(mesh) / np.linalg.norm(np.linalg.inv(box_of(atoms, 1.0)), axis=0)
-    distances = np.linalg.norm(overlap.pairs.displacements(atoms), axis=1)
-    far = distances > _OUTER_SHELL * 0.5 * heights[atoms.pbc].min()
-    largest = float(overlap.block_norms()[far].max(initial=0.0))
-    if largest > _ALIAS_LIMIT:
+    nothing = np.zeros((1, *overlap_of_cells.shape))
+    folded = nearest_image_matrices(atoms, basis, mesh, overlap_of_cells, nothing)[0]
+    error = (folded - overlap(atoms, basis)).max_abs()
+    if error > _ALIAS_LIMIT:
         raise ValueError(
-            f"kpts {tuple(mesh)}: S is still {largest:.1e} at half the width of the mesh's supercell, so "
-            "H(R) is aliased; give a denser mesh, or kpts=None"
+            f"kpts {tuple(mesh)}: S(R) is off by {error:.1e}, as orbitals leave the supercell of the mesh or "
+            "cross the vacuum, so H(R) is aliased; give a denser mesh and more vacuum, or None for both"
         )
-    if largest > _ALIAS_WARNING:
-        logger.warning("k-mesh %s: S is still %.1e at half the width of its supercell", tuple(mesh), largest)
-    return largest
+    if error > _ALIAS_WARNING:
+        logger.warning(
+            "k-mesh %s: S(R) is off by %.1e, as orbitals reach beyond its supercell", tuple(mesh), error
+        )
+    return error

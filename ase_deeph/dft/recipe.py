@@ -128,11 +128,12 @@ class Sample:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the sample, as JSON: seed, entry, engine and settings."""
+        """What determines the sample, as JSON: seed, entry (but its count), engine, settings."""
+        entry = {key: value for key, value in asdict(self.entry).items() if key != "count"}
         content = {
             "recipe": self.recipe.name,
             "seed": self.seed,
-            "entry": asdict(self.entry),
+            "entry": entry,
             "engine": self.recipe.engine,
             "settings": self.settings,
         }

@@ -1,8 +1,8 @@
 """The DeepH folder format: write the new layout, read the new and (through deeph_legacy) the legacy one.
 
-A folder holds POSCAR, info.json, overlap.h5 and hamiltonian.h5. Beside them this package writes reference.json
-(energy, engine, provenance, pbc), force.h5 and, per folder or once per data set in a folder above it, basis.h5
-with the radial functions. Energies in eV, lengths in Å.
+A folder holds POSCAR, info.json, overlap.h5 and hamiltonian.h5. Beside them this package writes
+reference.json (energy, engine, provenance, pbc), force.h5 and, per folder or once per data set in a folder
+above it, basis.h5 with the radial functions. Energies in eV, lengths in Å.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ def _read_structure(folder: Path) -> Atoms:
             f"{folder}: expected {STRUCTURE} (new layout) or site_positions.dat (legacy), found neither"
         )
     try:
-        return ase_read(path, format="vasp")
+        return ase_read(path, format="vasp")  # type: ignore[return-value]
     except (ValueError, IndexError, KeyError, StopIteration) as error:
         raise ValueError(f"{path}: cannot be read as a POSCAR ({error})") from error
 

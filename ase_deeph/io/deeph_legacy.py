@@ -73,7 +73,7 @@ def _structure(folder: Path) -> tuple[Atoms, list[tuple[int, ...]]]:
         raise ValueError(f"{folder}: incomplete or damaged legacy DeepH folder ({error})") from error
     if not len(positions) == len(numbers) == len(shells):
         raise ValueError(
-            f"{folder}: {len(positions)} positions, {len(numbers)} elements and {len(shells)} lines of orbital types"
+            f"{folder}: {len(positions)} positions, {len(numbers)} elements and {len(shells)} orbital types"
         )
     return Atoms(numbers=numbers, positions=positions, cell=cell, pbc=True), shells
 

@@ -104,7 +104,9 @@ def read_model(path: str | Path) -> dict[str, Any]:
 
 def _read_open(file: h5py.File, path: Path) -> dict[str, Any]:
     if file.attrs.get("format") != FORMAT:
-        raise ValueError(f"{path} is an HDF5 file but no model file: its format is {file.attrs.get('format')!r}")
+        raise ValueError(
+            f"{path} is an HDF5 file but no model file: its format is {file.attrs.get('format')!r}"
+        )
     version = int(file.attrs["version"])
     if version > FORMAT_VERSION:
         raise ValueError(

@@ -77,7 +77,14 @@ class Network:
             module = nnx.merge(graphdef, abstract)
             hop, site, rotations = module(graph)
             hop, site = denormalised(
-                statistics, self.layout, graph, hop, site, rotations, safe_norm(graph.vectors), self.config.cutoff
+                statistics,
+                self.layout,
+                graph,
+                hop,
+                site,
+                rotations,
+                safe_norm(graph.vectors),
+                self.config.cutoff,
             )
             return self._blocks(graph, hop, site, rotations)
 

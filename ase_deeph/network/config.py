@@ -74,5 +74,7 @@ class NetworkConfig:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(f"network: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}")
+            raise ValueError(
+                f"network: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}"
+            )
         return cls(**values)

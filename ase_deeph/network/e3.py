@@ -50,7 +50,11 @@ class IrrepsLinear(nnx.Module):
         self.n_out = n_out
         source = {ir: mul for mul, ir in n_in.regroup()}
         self.matrices = nnx.Dict(
-            {f"to_{n}": weights(rngs, source[ir], mul, gain) for n, (mul, ir) in enumerate(n_out) if ir in source}
+            {
+                f"to_{n}": weights(rngs, source[ir], mul, gain)
+                for n, (mul, ir) in enumerate(n_out)
+                if ir in source
+            }
         )
 
     def __call__(self, x: e3nn.IrrepsArray) -> e3nn.IrrepsArray:
@@ -92,9 +96,7 @@ class Convolution(nnx.Module):
             n_species, cutoff, config.n_radial, config.hidden, features.num_irreps, rngs=rngs
         )
 
-    def __call__(
-        self, x: e3nn.IrrepsArray, e: e3nn.IrrepsArray, edges: _Edges
-    ) -> e3nn.IrrepsArray:
+    def __call__(self, x: e3nn.IrrepsArray, e: e3nn.IrrepsArray, edges: _Edges) -> e3nn.IrrepsArray:
         """Features of the edges."""
         nodes = _normalised(x)
         z = self.row(nodes)[edges.i] + self.column(nodes)[edges.j] + self.edge(_normalised(e))
@@ -134,10 +136,18 @@ class E3(nnx.Module):
         n, features, blocks = layout.n_species, _feature_irreps(config), _block_irreps(layout)
         self.features = features
         self.species = nnx.Param(jax.random.normal(rngs.params(), (n, config.channels)))
-        self.start = RadialPerceptron(n, config.reach, config.n_radial, config.hidden, config.channels, rngs=rngs)
-        self.start_hop = RadialPerceptron(n, config.cutoff, config.n_radial, config.hidden, config.channels, rngs=rngs)
-        self.edges = nnx.List([Convolution(config, n, config.reach, rngs=rngs) for _ in range(config.n_blocks)])
-        self.nodes = nnx.List([Convolution(config, n, config.reach, rngs=rngs) for _ in range(config.n_blocks)])
+        self.start = RadialPerceptron(
+            n, config.reach, config.n_radial, config.hidden, config.channels, rngs=rngs
+        )
+        self.start_hop = RadialPerceptron(
+            n, config.cutoff, config.n_radial, config.hidden, config.channels, rngs=rngs
+        )
+        self.edges = nnx.List(
+            [Convolution(config, n, config.reach, rngs=rngs) for _ in range(config.n_blocks)]
+        )
+        self.nodes = nnx.List(
+            [Convolution(config, n, config.reach, rngs=rngs) for _ in range(config.n_blocks)]
+        )
         self.merge = nnx.List([IrrepsLinear(features, features, rngs=rngs) for _ in range(config.n_blocks)])
         self.hop = Convolution(config, n, config.cutoff, rngs=rngs)
         self.hop_readout = IrrepsLinear(features, blocks, rngs=rngs, gain=0.3)
@@ -168,7 +178,11 @@ class E3(nnx.Module):
         e = self._scalars(self.start(near.distance, near.species_i, near.species_j))
         for edge, node, merge in zip(self.edges, self.nodes, self.merge, strict=True):
             message = node(x, e, near) * near.envelope[:, None]
-            x = x + merge(e3nn.scatter_sum(message, dst=near.i, output_size=graph.n_atoms)) / _MEAN_NEIGHBOURS**0.5
+            x = (
+                x
+                + merge(e3nn.scatter_sum(message, dst=near.i, output_size=graph.n_atoms))
+                / _MEAN_NEIGHBOURS**0.5
+            )
             e = e + edge(x, e, near)
         far = self._scalars(self.start_hop(hops.distance, hops.species_i, hops.species_j)).array
         far = far.at[graph.near].add(e.array * near.envelope[:, None])

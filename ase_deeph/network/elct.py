@@ -27,7 +27,9 @@ _MEAN_NEIGHBOURS = 16.0
 class _EdgeSet:
     """Some of the edges of a graph with what every layer asks of them."""
 
-    def __init__(self, graph: CrystalGraph, where: Array, mask: Array, frames: EdgeFrames, cutoff: float) -> None:
+    def __init__(
+        self, graph: CrystalGraph, where: Array, mask: Array, frames: EdgeFrames, cutoff: float
+    ) -> None:
         self.i, self.j, self.frames = graph.i[where], graph.j[where], frames
         self.species_i, self.species_j = graph.species[self.i], graph.species[self.j]
         self.distance = safe_norm(graph.vectors[where])
@@ -82,7 +84,9 @@ class NodeUpdate(nnx.Module):
         self.norm = Norm(degrees(config.l_max), sum(both))
         self.forward = FeedForward(config.l_max, both, rngs=rngs)
 
-    def __call__(self, x: Nodes, hidden: Edges, logits: Float[Array, "edges heads"], edges: _EdgeSet) -> Nodes:
+    def __call__(
+        self, x: Nodes, hidden: Edges, logits: Float[Array, "edges heads"], edges: _EdgeSet
+    ) -> Nodes:
         """The updated atoms: softmax over neighbours, smooth at the cutoff, with one silent neighbour."""
         config, n_atoms = self.config, len(x)
         message = edges.frames.out(self.message(hidden)[0], config.channels)

@@ -13,7 +13,7 @@ from ase_deeph.network.so2 import weights
 ONSET = 1.0
 
 
-def smooth_step(t: Float[Array, "..."]) -> Float[Array, "..."]:
+def smooth_step(t: Float[Array, ...]) -> Float[Array, ...]:
     """1 at t <= 0, 0 at t >= 1, the quintic 1 - 10t³ + 15t⁴ - 6t⁵ between: C2."""
     t = jnp.clip(t, 0.0, 1.0)
     return 1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t * t)

@@ -55,7 +55,9 @@ class OrbitalLayout:
     @cached_property
     def _is_identity(self) -> bool:
         n = self.coupling.n_orbitals
-        return bool(np.all(self.orbitals_of_species == np.arange(n))) if self.basis.max_orbitals == n else False
+        return (
+            bool(np.all(self.orbitals_of_species == np.arange(n))) if self.basis.max_orbitals == n else False
+        )
 
     def mask(self, species_i: Int[Array, " n"], species_j: Int[Array, " n"]) -> Bool[Array, "n M M"]:
         """True where both orbitals exist."""

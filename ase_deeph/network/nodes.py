@@ -84,7 +84,9 @@ class FeedForward(nnx.Module):
         y = self.first(x)
         gates = jax.nn.sigmoid(x[:, 0, : self.channels[0]] @ self.gates[...])
         gated = y * gates.reshape(len(x), self.l_max + 1, -1)[:, degrees(self.l_max)]
-        scalars = jnp.concatenate([jax.nn.silu(y[:, :1, : self.wide[0]]), gated[:, :1, self.wide[0] :]], axis=-1)
+        scalars = jnp.concatenate(
+            [jax.nn.silu(y[:, :1, : self.wide[0]]), gated[:, :1, self.wide[0] :]], axis=-1
+        )
         return jnp.concatenate([scalars, gated[:, 1:]], axis=1)
 
     def __call__(self, x: Features) -> Features:

@@ -52,7 +52,7 @@ class HopReadout(nnx.Module):
         self.pseudo = weights(rngs, degrees * n_in[1], sum(not p.natural for p in paths), gain=0.3)
         self.orders = nnx.List(
             [
-                weights(rngs, (degrees - m) * sum(n_in), sum(p.L >= m for p in paths), gain=0.3)
+                weights(rngs, (degrees - m) * sum(n_in), sum(m <= p.L for p in paths), gain=0.3)
                 for m in range(1, self.top + 1)
             ]
         )
@@ -69,7 +69,10 @@ class HopReadout(nnx.Module):
         for m, weight in enumerate(self.orders, start=1):
             columns.append((x[:, slices[m]].reshape(n, 2, -1) @ weight[...]).reshape(n, -1))
         outputs = jnp.concatenate(columns, axis=1)
-        return outputs[:, np.array(self._source, dtype=np.int32)] * np.array(self._sign, dtype=np.float32).astype(x.dtype)[None]
+        return (
+            outputs[:, np.array(self._source, dtype=np.int32)]
+            * np.array(self._sign, dtype=np.float32).astype(x.dtype)[None]
+        )
 
 
 def _component_sources(coupling: BlockCoupling) -> tuple[list[int], list[float]]:

@@ -97,7 +97,9 @@ class EdgeFrames:
         """From the edge's frame back to the global one."""
         source, sign = _pseudo_swap(self.l_max)
         pseudo = (features[:, :, n_natural:] * sign[None, :, None].astype(features.dtype))[:, source]
-        return jnp.einsum("eab,ebc->eac", self._out, jnp.concatenate([features[:, :, :n_natural], pseudo], axis=-1))
+        return jnp.einsum(
+            "eab,ebc->eac", self._out, jnp.concatenate([features[:, :, :n_natural], pseudo], axis=-1)
+        )
 
     @staticmethod
     def blocks_out_of(

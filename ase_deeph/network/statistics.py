@@ -153,7 +153,9 @@ def _fit_hops(samples: list[_Sample], layout: OrbitalLayout, statistics: Statist
             rest[:, centre] -= (s.decay * s.knots)[mine] @ mean
             share = s.knots[mine] / s.knots[mine].sum(axis=1, keepdims=True)
             weight += share.sum(axis=0)
-            per_path = np.stack([(rest[:, of == n] ** 2).sum(axis=1) for n in range(len(paths))], axis=1) / degree
+            per_path = (
+                np.stack([(rest[:, of == n] ** 2).sum(axis=1) for n in range(len(paths))], axis=1) / degree
+            )
             square += share.T @ per_path
         seen = weight > 1e-6 * weight.max()
         rms = np.sqrt(square[seen] / weight[seen][:, None])
@@ -173,7 +175,9 @@ def _fit_sites(samples: list[_Sample], layout: OrbitalLayout, statistics: Statis
             rows, targets = [], []
             for s in samples:
                 mine = s.site_species == species
-                features = s.field_features(L, n_species)[mine].transpose(0, 2, 1).reshape(-1, n_species * N_KNOTS)
+                features = (
+                    s.field_features(L, n_species)[mine].transpose(0, 2, 1).reshape(-1, n_species * N_KNOTS)
+                )
                 if L == 0:
                     features = np.column_stack([features, np.ones(len(features))])
                 rows.append(features)

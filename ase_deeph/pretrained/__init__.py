@@ -1,7 +1,7 @@
 """Named models: the registry of those that ship with the package, and of the user's own.
 
-`models.json` beside this file names the models that ship (HDF5 files in the same folder).  Every `NAME.h5`
-in a folder of the environment variable ASE_DEEPH_MODELS (several are separated as in PATH) is a model `NAME` too.
+`models.json` beside this file names the models that ship (HDF5 files in the same folder).  Every `NAME.h5` in
+a folder of the environment variable ASE_DEEPH_MODELS (several are separated as in PATH) is a model `NAME`.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ import numpy as np
 from ase_deeph.basis import GaussianRadial, GridRadial, RadialFunction
 from ase_deeph.harmonics import degree_slice, real_harmonics
 
-_GRID_Q_MAX = 160.0
-_PANEL = 0.03
-_GAUSS_POINTS = 6
+_GRID_Q_MAX = 80.0
+_PANEL = 0.015
+_GAUSS_POINTS = 4
 _SERIES_BELOW = 2.0
 
 
