@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -87,13 +87,13 @@ class DeepHCalculator(Calculator):
     >>> atoms.calc.band_structure().write("bands.json")  # doctest: +SKIP
     """
 
-    implemented_properties: ClassVar[list[str]] = list(_ELECTRONIC)
-    default_parameters: ClassVar[dict[str, Any]] = {
+    implemented_properties: list[str] = list(_ELECTRONIC)  # noqa: RUF012 (declared so by ASE)
+    default_parameters: dict[str, Any] = {  # noqa: RUF012
         "kpts": dict(DEFAULT_KPTS),
         "occupations": dict(DEFAULT_OCCUPATIONS),
         "bandpath": None,
     }
-    ignored_changes: ClassVar[set[str]] = _IGNORED
+    ignored_changes: set[str] = _IGNORED
     accepts_bandpath_keyword = True
 
     def __init__(

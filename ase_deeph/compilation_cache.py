@@ -73,7 +73,7 @@ def _enter() -> None:
 
     with _lock:
         _users += 1
-        if _users > 1 or jax.config.jax_compilation_cache_dir is not None:
+        if _users > 1 or jax.config.values["jax_compilation_cache_dir"] is not None:
             return
         directory = cache_directory()
         if directory is None:

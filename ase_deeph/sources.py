@@ -86,7 +86,7 @@ class Committee:
             raise ValueError(
                 f"overlap: expected None or a callable source(atoms), received {type(overlap).__name__}"
             )
-        models = list(model) if isinstance(model, (list, tuple)) else [model]
+        models: list[Any] = list(model) if isinstance(model, (list, tuple)) else [model]
         if not models:
             raise ValueError("model: expected at least one, received an empty list")
         self.members = [_member(m) for m in models]

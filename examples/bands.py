@@ -1,4 +1,4 @@
-"""Bands of rippled graphene with the model that ships; `bands.json` is read by `ase band-structure bands.json`."""
+"""Bands of rippled graphene with the model that ships; `ase band-structure bands.json` draws them."""
 
 import numpy as np
 from ase.build import graphene

@@ -142,6 +142,8 @@ def store_bands(path: Path, atoms: Atoms, bands: BandStructure) -> None:
             path=bands.path.path,
             name="sheet",
             engine="toy, itself",
+            mesh=(4, 4, 1),
+            width=0.05,
             extxyz=text.getvalue(),
         )
 

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from ase_deeph import __version__
 from ase_deeph.cli.errors import explain
@@ -56,7 +57,7 @@ def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         description="Deep-learning DFT Hamiltonians: H(R), S(R), bands, Fermi levels.",
         parents=[_common_options(on_verb=False)],
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs: Any = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     called = next((a for a in arguments if not a.startswith("-")), None)
     for verb, summary in VERBS.items():
         options = verbs.add_parser(
@@ -78,7 +79,7 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
 
 
 def _calm_threads(verb: str | None) -> None:
-    """One BLAS thread for the demo: its matrices are small, and threads that wait for a busy core cost minutes.
+    """One BLAS thread for the demo: its matrices are small, and threads that wait for a busy core are slow.
 
     Works because NumPy is not imported yet when `deeph` starts; what the user has set stays.
     """

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> None:
     atoms, calculator = calculator_from(arguments)
     bands = calculator.band_structure(_path(atoms, arguments), npoints=arguments.npoints)
     if output.suffix == ".json":
-        bands.write(output)
+        bands.write(output)  # type: ignore[attr-defined]  # ASE's @jsonable adds it
     elif output.suffix == ".csv":
         _write_csv(bands, output)
     else:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -48,7 +48,8 @@ def run(arguments: argparse.Namespace) -> None:
     stored = read_stored_bands(demo_bands())
     times: dict[str, float] = {}
     with _timed(times, "load the model"):
-        calculator = DeepHCalculator(arguments.model)
+        filling = {"name": "fermi-dirac", "width": stored.width}
+        calculator = DeepHCalculator(arguments.model, kpts=stored.mesh, occupations=filling)
     atoms = stored.atoms.copy()
     atoms.calc = calculator
     bands, grid, dos = _predict(calculator, stored, times)
@@ -64,12 +65,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class StoredBands:
-    """A structure and its DFT bands, eV on the scale of the DFT Hamiltonian."""
+    """A structure and its DFT bands, eV on the scale of the DFT Hamiltonian; mesh and smearing (eV) of its run."""
 
     name: str
     engine: str
     atoms: Atoms
     bands: BandStructure
+    mesh: tuple[int, ...]
+    width: float
 
 
 def read_stored_bands(path: Path) -> StoredBands:
@@ -84,13 +87,14 @@ def read_stored_bands(path: Path) -> StoredBands:
 
     try:
         with h5py.File(path, "r") as file:
-            atoms = read(StringIO(str(file.attrs["extxyz"])), format="extxyz")
+            atoms: Any = read(StringIO(str(file.attrs["extxyz"])), format="extxyz")
             line = _stored_path(atoms, str(file.attrs["path"]), file["kpts"][()])
             bands = BandStructure(
                 line, file["energies"][()][None], reference=float(file.attrs["fermi_level"])
             )
             name = str(file.attrs.get("name", atoms.get_chemical_formula()))
-            return StoredBands(name, str(file.attrs["engine"]), atoms, bands)
+            mesh, width = tuple(int(n) for n in file.attrs["mesh"]), float(file.attrs["width"])
+            return StoredBands(name, str(file.attrs["engine"]), atoms, bands, mesh, width)
     except (OSError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"stored DFT bands {path} cannot be read ({reason}); reinstall ase-deeph") from error
@@ -119,7 +123,7 @@ def _predict(
         bands = calculator.band_structure(stored.bands.path)
     with _timed(times, "DOS"):
         grid = np.linspace(-10.0, 10.0, 801)
-        dos = calculator.get_electronic_structure().dos(grid + level, width=0.1)
+        dos = np.asarray(calculator.get_electronic_structure().dos(grid + level, width=0.1))
     return bands, grid, dos
 
 
@@ -149,6 +153,7 @@ def _table(calculator: DeepHCalculator, stored: StoredBands, bands: BandStructur
     structure = calculator.get_electronic_structure()
     error = band_errors(bands, stored.bands)
     model = calculator.model
+    n_overlaps = 0 if structure.overlap is None else len(structure.overlap.pairs)
     return [
         (
             "structure",
@@ -159,7 +164,7 @@ def _table(calculator: DeepHCalculator, stored: StoredBands, bands: BandStructur
         ("reference", stored.engine),
         (
             "H(R), S(R)",
-            f"{len(structure.hamiltonian.pairs):,} and {len(structure.overlap.pairs):,} pairs of atoms",
+            f"{len(structure.hamiltonian.pairs):,} and {n_overlaps:,} pairs of atoms",
         ),
         (
             "Fermi level",

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,9 +72,9 @@ def _curves(
     structure: ElectronicStructure, energies: np.ndarray, arguments: argparse.Namespace
 ) -> dict[str, np.ndarray]:
     """The total and what --project asks for, each (n_energies,) or (2, n_energies) for collinear spin."""
-    curves = {"total": structure.dos(energies, width=arguments.broadening)}
+    curves: dict[str, Any] = {"total": structure.dos(energies, width=arguments.broadening)}
     if arguments.project:
-        curves.update(structure.dos(energies, width=arguments.broadening, project=arguments.project))
+        curves |= dict(structure.dos(energies, width=arguments.broadening, project=arguments.project))
     return {
         label if np.ndim(curve) == 1 else f"{label} {'up' if spin == 0 else 'down'}": part
         for label, curve in curves.items()

@@ -50,6 +50,6 @@ def run(arguments: argparse.Namespace) -> None:
             "homo": homo,
             "lumo": lumo,
             "gap": gap,
-            "n_electrons": structure.n_electrons,
+            "n_electrons": float(structure.n_electrons or 0),
         }
         output.write_text(json.dumps({name: float(v) for name, v in values.items()}, indent=2) + "\n")

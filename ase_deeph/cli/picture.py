@@ -16,7 +16,7 @@ NEUTRAL = "#555555"
 CURVES = (PREDICTED, "#D55E00", "#009E73", "#CC79A7", REFERENCE, "#56B4E9", "#000000")
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.linewidth": 0.8,
     "axes.labelsize": 9,

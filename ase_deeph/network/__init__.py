@@ -51,7 +51,8 @@ class Network:
 
     def init(self, seed: int) -> Parameters:
         """Fresh parameters: nested dicts with string keys, float32 leaves."""
-        return _with_string_keys(nnx.to_pure_dict(nnx.split(self._module(seed))[1]))
+        values = jax.jit(lambda: nnx.to_pure_dict(nnx.split(self._module(seed))[1]))()
+        return _with_string_keys(jax.tree.map(np.asarray, values))
 
     def empty_statistics(self) -> Statistics:
         """Zero means and unit scales."""

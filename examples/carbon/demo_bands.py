@@ -43,6 +43,7 @@ def main(path: str, n_points: int = 61) -> None:
         file.attrs["fermi_level"] = calc.get_fermi_level()
         file.attrs["extxyz"] = text.getvalue()
         file.attrs["path"] = "GZ"
+        file.attrs["mesh"], file.attrs["width"] = settings["kpts"], 0.1
         file.attrs["name"] = "(7,0) nanotube, strained and rattled"
         file.attrs["engine"] = "GPAW LCAO, PBE, szp(dzp); eV from the vacuum level"
 

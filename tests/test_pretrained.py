@@ -1,0 +1,75 @@
+"""The model that ships: symmetries with its real weights, its overlap, and DFT bands of a tube it never saw."""
+
+import os
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import graphene, nanotube
+from scipy.spatial.transform import Rotation
+
+from ase_deeph import DeepHCalculator
+from ase_deeph.cli.demo import band_errors, read_stored_bands
+from ase_deeph.harmonics import rotation_of_shells
+from ase_deeph.model import HamiltonianModel
+from ase_deeph.pretrained import default_name, demo_bands, find, load
+
+
+@pytest.fixture(scope="module")
+def model() -> HamiltonianModel:
+    return load()
+
+
+def _tube() -> Atoms:
+    atoms = nanotube(5, 2, length=1, bond=1.42, vacuum=5.0)[:40]
+    atoms.rattle(0.03, seed=4)
+    atoms.pbc = False
+    return atoms
+
+
+def test_small_and_with_its_provenance(model):
+    assert os.path.getsize(find()) <= 5e6
+    assert model.provenance["name"] == default_name()
+    assert {"recipe", "seeds", "engine", "versions", "training", "errors"} <= set(model.provenance)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-8), ("float32", 1e-4)])
+def test_rotation_with_inversion(model, dtype, bound):
+    atoms, Q = _tube(), -Rotation.random(random_state=8).as_matrix()
+    turned = atoms.copy()
+    turned.positions = atoms.positions @ Q.T
+    before, after = model(atoms, dtype=dtype), model(turned, dtype=dtype)
+    D = rotation_of_shells(model.basis.shells("C"), Q)
+    expected = D @ before.padded_blocks() @ D.T
+    assert np.abs(after.padded_blocks() - expected).max() <= bound
+
+
+def test_supercell_folds_the_bands(model):
+    atoms = graphene(vacuum=5.0)
+    small, large = (DeepHCalculator(model, dtype="float64") for _ in range(2))
+    once, twice = (
+        calc.get_electronic_structure(a) for calc, a in ((small, atoms), (large, atoms.repeat((2, 2, 1))))
+    )
+    folded = np.sort(once.eigenvalues([[a / 2, b / 2, 0] for a in (0, 1) for b in (0, 1)]).ravel())
+    assert np.abs(folded - twice.eigenvalues([[0, 0, 0]]).ravel()).max() <= 1e-8
+
+
+def test_bands_of_an_unseen_tube_against_dft(model):
+    stored = read_stored_bands(demo_bands())
+    calculator = DeepHCalculator(model)
+    atoms = stored.atoms.copy()
+    atoms.calc = calculator
+    errors = band_errors(calculator.band_structure(stored.bands.path), stored.bands)
+    assert errors["n_levels"] > 300
+    assert errors["gauge-fixed"] <= 15e-3
+    assert calculator.get_hamiltonian().hermiticity_error() == 0.0
+    assert np.linalg.eigvalsh(calculator.get_overlap().at_k([0, 0, 0.31]))[0] > 0
+
+
+def test_graphene_is_a_semimetal(model):
+    atoms = graphene(vacuum=5.0)
+    atoms.calc = DeepHCalculator(model, kpts=(12, 12, 1), occupations={"name": "fermi-dirac", "width": 0.01})
+    structure = atoms.calc.get_electronic_structure()
+    at_k = structure.eigenvalues([[1 / 3, 1 / 3, 0]])[0, 0]
+    assert abs(at_k[3] - at_k[4]) < 1e-3, "the Dirac point is degenerate by symmetry"
+    assert abs(at_k[3] - atoms.calc.get_fermi_level()) < 0.02
