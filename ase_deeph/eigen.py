@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 import scipy.linalg as sl
+from threadpoolctl import threadpool_limits
 
 from ase_deeph.matrix import RealSpaceMatrix
 
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 OVERLAP_THRESHOLD = 1e-8
 _NEGATIVE = 1e-6
 _HERMITICITY = 1e-5
+_SMALL = 400
+"""Orbitals up to which one BLAS thread is used: more gain nothing, and wait for each other on a busy machine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,16 +101,17 @@ def solve(
         overlap = spinor_overlap(overlap)
     energies: list[list[np.ndarray]] = []
     states: list[list[np.ndarray | None]] = []
-    for k in kpts:
-        s = None if overlap is None else overlap.at_k(k)
-        h = hamiltonian.at_k(k)
-        channels = h if hamiltonian.spin == "collinear" else h[None]
-        try:
-            solved = [solve_dense(channel, s, vectors=vectors, threshold=threshold) for channel in channels]
-        except ValueError as error:
-            raise ValueError(f"at k = {_text(k)}: {error}") from None
-        energies.append([e for e, _ in solved])
-        states.append([c for _, c in solved])
+    with threadpool_limits(1 if hamiltonian.n_orbitals <= _SMALL else None, user_api="blas"):
+        for k in kpts:
+            s = None if overlap is None else overlap.at_k(k)
+            h = hamiltonian.at_k(k)
+            channels = h if hamiltonian.spin == "collinear" else h[None]
+            try:
+                solved = [solve_dense(channel, s, vectors=vectors, threshold=threshold) for channel in channels]
+            except ValueError as error:
+                raise ValueError(f"at k = {_text(k)}: {error}") from None
+            energies.append([e for e, _ in solved])
+            states.append([c for _, c in solved])
     n_removed = np.array([hamiltonian.n_orbitals - len(at_k[0]) for at_k in energies])
     _warn_removed(n_removed, kpts, threshold)
     n_bands = hamiltonian.n_orbitals - int(n_removed.max())

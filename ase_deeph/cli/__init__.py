@@ -78,17 +78,7 @@ def _set_up_logging(arguments: argparse.Namespace) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
 
 
-def _calm_threads(verb: str | None) -> None:
-    """One BLAS thread for the demo: its matrices are small, and threads that wait for a busy core are slow.
-
-    Works because NumPy is not imported yet when `deeph` starts; what the user has set stays.
-    """
-    if verb == "demo" and "OMP_NUM_THREADS" not in os.environ:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
 def _run(arguments: Sequence[str]) -> int:
-    _calm_threads(next((a for a in arguments if not a.startswith("-")), None))
     parser = _build_parser(arguments)
     parsed = parser.parse_args(arguments)
     if parsed.verb is None:

@@ -42,8 +42,8 @@ class Network:
         if self.config.kind == "e3":
             from ase_deeph.network.e3 import E3
 
-            return E3(self.config, self.layout, rngs=nnx.Rngs(seed))
-        return ELCT(self.config, self.layout, rngs=nnx.Rngs(seed))
+            return E3(self.config, self.layout, rng=np.random.default_rng(seed))
+        return ELCT(self.config, self.layout, rng=np.random.default_rng(seed))
 
     @cached_property
     def _split(self) -> tuple[Any, Any]:
@@ -51,8 +51,7 @@ class Network:
 
     def init(self, seed: int) -> Parameters:
         """Fresh parameters: nested dicts with string keys, float32 leaves."""
-        values = jax.jit(lambda: nnx.to_pure_dict(nnx.split(self._module(seed))[1]))()
-        return _with_string_keys(jax.tree.map(np.asarray, values))
+        return _with_string_keys(nnx.to_pure_dict(nnx.split(self._module(seed))[1]))
 
     def empty_statistics(self) -> Statistics:
         """Zero means and unit scales."""

@@ -20,7 +20,7 @@ from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.elct import safe_norm
 from ase_deeph.network.embedding import RadialPerceptron, envelope
 from ase_deeph.network.layout import OrbitalLayout
-from ase_deeph.network.so2 import weights
+from ase_deeph.network.so2 import normal, weights
 
 _MEAN_NEIGHBOURS = 16.0
 
@@ -46,12 +46,12 @@ def _block_irreps(layout: OrbitalLayout) -> e3nn.Irreps:
 class IrrepsLinear(nnx.Module):
     """One matrix per irrep, between inputs and outputs of the same kind."""
 
-    def __init__(self, n_in: e3nn.Irreps, n_out: e3nn.Irreps, *, rngs: nnx.Rngs, gain: float = 1.0) -> None:
+    def __init__(self, n_in: e3nn.Irreps, n_out: e3nn.Irreps, *, rng: np.random.Generator, gain: float = 1.0) -> None:
         self.n_out = n_out
         source = {ir: mul for mul, ir in n_in.regroup()}
         self.matrices = nnx.Dict(
             {
-                f"to_{n}": weights(rngs, source[ir], mul, gain)
+                f"to_{n}": weights(rng, source[ir], mul, gain)
                 for n, (mul, ir) in enumerate(n_out)
                 if ir in source
             }
@@ -79,21 +79,21 @@ def _normalised(x: e3nn.IrrepsArray) -> e3nn.IrrepsArray:
 class Convolution(nnx.Module):
     """(v_i, v_j, e_ij) ⊗ Y(d̂), gated and weighed by distance and species."""
 
-    def __init__(self, config: NetworkConfig, n_species: int, cutoff: float, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: NetworkConfig, n_species: int, cutoff: float, *, rng: np.random.Generator) -> None:
         self.l_max = config.l_max
         features = _feature_irreps(config)
         self.kept = tuple({ir for _, ir in features})
-        self.row = IrrepsLinear(features, features, rngs=rngs)
-        self.column = IrrepsLinear(features, features, rngs=rngs)
-        self.edge = IrrepsLinear(features, features, rngs=rngs)
+        self.row = IrrepsLinear(features, features, rng=rng)
+        self.column = IrrepsLinear(features, features, rng=rng)
+        self.edge = IrrepsLinear(features, features, rng=rng)
         harmonics = e3nn.Irreps.spherical_harmonics(config.l_max)
         product = e3nn.tensor_product(features, harmonics, filter_ir_out=self.kept)
         scalars = features.filter(keep=["0e", "0o"])
         gated = features.filter(drop=["0e", "0o"])
         ungated = scalars + e3nn.Irreps([(gated.num_irreps, (0, 1))]) + gated
-        self.mix = IrrepsLinear(product, ungated, rngs=rngs)
+        self.mix = IrrepsLinear(product, ungated, rng=rng)
         self.radial = RadialPerceptron(
-            n_species, cutoff, config.n_radial, config.hidden, features.num_irreps, rngs=rngs
+            n_species, cutoff, config.n_radial, config.hidden, features.num_irreps, rng=rng
         )
 
     def __call__(self, x: e3nn.IrrepsArray, e: e3nn.IrrepsArray, edges: _Edges) -> e3nn.IrrepsArray:
@@ -130,28 +130,28 @@ class _Edges:
 class E3(nnx.Module):
     """Graph -> irreps of hopping blocks in edge frames and of on-site blocks, as ELCT returns them."""
 
-    def __init__(self, config: NetworkConfig, layout: OrbitalLayout, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: NetworkConfig, layout: OrbitalLayout, *, rng: np.random.Generator) -> None:
         self.config, self.n_paths = config, len(layout.coupling.paths)
         self.degrees = tuple(p.L for p in layout.coupling.paths)
         n, features, blocks = layout.n_species, _feature_irreps(config), _block_irreps(layout)
         self.features = features
-        self.species = nnx.Param(jax.random.normal(rngs.params(), (n, config.channels)))
+        self.species = normal(rng, (n, config.channels))
         self.start = RadialPerceptron(
-            n, config.reach, config.n_radial, config.hidden, config.channels, rngs=rngs
+            n, config.reach, config.n_radial, config.hidden, config.channels, rng=rng
         )
         self.start_hop = RadialPerceptron(
-            n, config.cutoff, config.n_radial, config.hidden, config.channels, rngs=rngs
+            n, config.cutoff, config.n_radial, config.hidden, config.channels, rng=rng
         )
         self.edges = nnx.List(
-            [Convolution(config, n, config.reach, rngs=rngs) for _ in range(config.n_blocks)]
+            [Convolution(config, n, config.reach, rng=rng) for _ in range(config.n_blocks)]
         )
         self.nodes = nnx.List(
-            [Convolution(config, n, config.reach, rngs=rngs) for _ in range(config.n_blocks)]
+            [Convolution(config, n, config.reach, rng=rng) for _ in range(config.n_blocks)]
         )
-        self.merge = nnx.List([IrrepsLinear(features, features, rngs=rngs) for _ in range(config.n_blocks)])
-        self.hop = Convolution(config, n, config.cutoff, rngs=rngs)
-        self.hop_readout = IrrepsLinear(features, blocks, rngs=rngs, gain=0.3)
-        self.site_readout = IrrepsLinear(features, blocks, rngs=rngs, gain=0.3)
+        self.merge = nnx.List([IrrepsLinear(features, features, rng=rng) for _ in range(config.n_blocks)])
+        self.hop = Convolution(config, n, config.cutoff, rng=rng)
+        self.hop_readout = IrrepsLinear(features, blocks, rng=rng, gain=0.3)
+        self.site_readout = IrrepsLinear(features, blocks, rng=rng, gain=0.3)
 
     def _scalars(self, numbers: Float[Array, "n channels"]) -> e3nn.IrrepsArray:
         """Features whose natural scalars are the given numbers, all else zero."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -17,7 +18,7 @@ from ase_deeph.network.embedding import RadialPerceptron, envelope
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.nodes import DegreeLinear, FeedForward, Norm, degrees
 from ase_deeph.network.readout import HopReadout, SiteReadout
-from ase_deeph.network.so2 import EdgeFrames, SO2Linear, degree_of_row, gate, n_gates
+from ase_deeph.network.so2 import EdgeFrames, SO2Linear, degree_of_row, gate, n_gates, normal
 
 Nodes = Float[Array, "atoms components channels"]
 Edges = Float[Array, "edges components channels"]
@@ -45,19 +46,19 @@ def safe_norm(vectors: Float[Array, "n 3"]) -> Float[Array, " n"]:
 class EdgeUpdate(nnx.Module):
     """Atoms i and j and the edge itself -> hidden features of the edge, and attention logits."""
 
-    def __init__(self, config: NetworkConfig, n_species: int, cutoff: float, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: NetworkConfig, n_species: int, cutoff: float, *, rng: np.random.Generator) -> None:
         self.config = config
         both = (config.channels, config.pseudo_channels)
         total = sum(both)
         self.norm_nodes = Norm(degrees(config.l_max), total)
         self.norm_edges = Norm(degree_of_row(config.l_max), total)
-        self.row = DegreeLinear(config.l_max, both, both, rngs=rngs)
-        self.column = DegreeLinear(config.l_max, both, both, rngs=rngs)
+        self.row = DegreeLinear(config.l_max, both, both, rng=rng)
+        self.column = DegreeLinear(config.l_max, both, both, rng=rng)
         self.radial = RadialPerceptron(
-            n_species, cutoff, config.n_radial, config.hidden, (config.l_max + 1) * total, rngs=rngs
+            n_species, cutoff, config.n_radial, config.hidden, (config.l_max + 1) * total, rng=rng
         )
         self.n_gates = n_gates(config.l_max, total)
-        self.mix = SO2Linear(config.l_max, both, both, rngs=rngs, n_scalars=self.n_gates + config.n_heads)
+        self.mix = SO2Linear(config.l_max, both, both, rng=rng, n_scalars=self.n_gates + config.n_heads)
 
     def __call__(self, x: Nodes, e: Edges, edges: _EdgeSet) -> tuple[Edges, Float[Array, "edges heads"]]:
         """Hidden features (in the edge's frame) and logits."""
@@ -76,13 +77,13 @@ class EdgeUpdate(nnx.Module):
 class NodeUpdate(nnx.Module):
     """Messages of the edges, weighed by attention, into the atoms; then the feed-forward."""
 
-    def __init__(self, config: NetworkConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: NetworkConfig, *, rng: np.random.Generator) -> None:
         self.config = config
         both = (config.channels, config.pseudo_channels)
-        self.message = SO2Linear(config.l_max, both, both, rngs=rngs)
-        self.merge = DegreeLinear(config.l_max, both, both, rngs=rngs)
+        self.message = SO2Linear(config.l_max, both, both, rng=rng)
+        self.merge = DegreeLinear(config.l_max, both, both, rng=rng)
         self.norm = Norm(degrees(config.l_max), sum(both))
-        self.forward = FeedForward(config.l_max, both, rngs=rngs)
+        self.forward = FeedForward(config.l_max, both, rng=rng)
 
     def __call__(
         self, x: Nodes, hidden: Edges, logits: Float[Array, "edges heads"], edges: _EdgeSet
@@ -108,11 +109,11 @@ class NodeUpdate(nnx.Module):
 class Block(nnx.Module):
     """One ELCT block: edges, then nodes."""
 
-    def __init__(self, config: NetworkConfig, n_species: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: NetworkConfig, n_species: int, *, rng: np.random.Generator) -> None:
         both = (config.channels, config.pseudo_channels)
-        self.edge = EdgeUpdate(config, n_species, config.reach, rngs=rngs)
-        self.write = SO2Linear(config.l_max, both, both, rngs=rngs)
-        self.node = NodeUpdate(config, rngs=rngs)
+        self.edge = EdgeUpdate(config, n_species, config.reach, rng=rng)
+        self.write = SO2Linear(config.l_max, both, both, rng=rng)
+        self.node = NodeUpdate(config, rng=rng)
 
     def __call__(self, x: Nodes, e: Edges, edges: _EdgeSet) -> tuple[Nodes, Edges]:
         """Updated atoms and edges."""
@@ -133,7 +134,7 @@ class ELCT(nnx.Module):
     ValueError : when l_max is below twice the largest shell.
     """
 
-    def __init__(self, config: NetworkConfig, layout: OrbitalLayout, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: NetworkConfig, layout: OrbitalLayout, *, rng: np.random.Generator) -> None:
         if config.l_max < layout.coupling.l_max:
             raise ValueError(
                 f"network l_max: shells up to l = {layout.coupling.l_max // 2} need at least "
@@ -142,15 +143,15 @@ class ELCT(nnx.Module):
         self.config = config
         n, both = layout.n_species, (config.channels, config.pseudo_channels)
         width = (config.l_max + 1) * config.channels
-        self.species = nnx.Param(jax.random.normal(rngs.params(), (n, config.channels)))
-        self.start = RadialPerceptron(n, config.reach, config.n_radial, config.hidden, width, rngs=rngs)
-        self.start_hop = RadialPerceptron(n, config.cutoff, config.n_radial, config.hidden, width, rngs=rngs)
-        self.blocks = nnx.List([Block(config, n, rngs=rngs) for _ in range(config.n_blocks)])
-        self.hop = EdgeUpdate(config, n, config.cutoff, rngs=rngs)
-        self.hop_readout = HopReadout(layout.coupling, config.l_max, both, rngs=rngs)
+        self.species = normal(rng, (n, config.channels))
+        self.start = RadialPerceptron(n, config.reach, config.n_radial, config.hidden, width, rng=rng)
+        self.start_hop = RadialPerceptron(n, config.cutoff, config.n_radial, config.hidden, width, rng=rng)
+        self.blocks = nnx.List([Block(config, n, rng=rng) for _ in range(config.n_blocks)])
+        self.hop = EdgeUpdate(config, n, config.cutoff, rng=rng)
+        self.hop_readout = HopReadout(layout.coupling, config.l_max, both, rng=rng)
         self.site_norm = Norm(degrees(config.l_max), sum(both))
-        self.site = FeedForward(config.l_max, both, rngs=rngs)
-        self.site_readout = SiteReadout(layout.coupling, self.site.wide, rngs=rngs)
+        self.site = FeedForward(config.l_max, both, rng=rng)
+        self.site_readout = SiteReadout(layout.coupling, self.site.wide, rng=rng)
 
     def _axial(self, scalars: Float[Array, "edges numbers"]) -> Edges:
         """Edge features whose natural m = 0 components are the given numbers, all else zero."""

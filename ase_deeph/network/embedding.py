@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from ase_deeph.network.so2 import weights
+from ase_deeph.network.so2 import normal, weights
 
 ONSET = 1.0
 
@@ -36,15 +36,15 @@ class RadialPerceptron(nnx.Module):
     """(distance, species i, species j) -> numbers: Gaussians and species embeddings through two layers."""
 
     def __init__(
-        self, n_species: int, cutoff: float, n_radial: int, hidden: int, n_out: int, *, rngs: nnx.Rngs
+        self, n_species: int, cutoff: float, n_radial: int, hidden: int, n_out: int, *, rng: np.random.Generator
     ) -> None:
         self.cutoff, self.n_radial = cutoff, n_radial
-        self.species_i = nnx.Param(jax.random.normal(rngs.params(), (n_species, hidden)) * 0.5)
-        self.species_j = nnx.Param(jax.random.normal(rngs.params(), (n_species, hidden)) * 0.5)
-        self.first = weights(rngs, n_radial, hidden, gain=2.5)
-        self.middle = weights(rngs, hidden, hidden, gain=1.6)
+        self.species_i = normal(rng, (n_species, hidden), 0.5)
+        self.species_j = normal(rng, (n_species, hidden), 0.5)
+        self.first = weights(rng, n_radial, hidden, gain=2.5)
+        self.middle = weights(rng, hidden, hidden, gain=1.6)
         self.bias = nnx.Param(jnp.zeros(hidden))
-        self.last = weights(rngs, hidden, n_out, gain=1.6)
+        self.last = weights(rng, hidden, n_out, gain=1.6)
         self.last_bias = nnx.Param(jnp.zeros(n_out))
 
     def __call__(

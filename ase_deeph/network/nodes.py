@@ -28,11 +28,11 @@ class DegreeLinear(nnx.Module):
     """x_l -> x_l W_l, one matrix per degree and parity."""
 
     def __init__(
-        self, l_max: int, n_in: tuple[int, int], n_out: tuple[int, int], *, rngs: nnx.Rngs, gain: float = 1.0
+        self, l_max: int, n_in: tuple[int, int], n_out: tuple[int, int], *, rng: np.random.Generator, gain: float = 1.0
     ) -> None:
         self.l_max, self.n_in = l_max, n_in
-        self.natural = nnx.List([weights(rngs, n_in[0], n_out[0], gain) for _ in range(l_max + 1)])
-        self.pseudo = nnx.List([weights(rngs, n_in[1], n_out[1], gain) for _ in range(l_max + 1)])
+        self.natural = nnx.List([weights(rng, n_in[0], n_out[0], gain) for _ in range(l_max + 1)])
+        self.pseudo = nnx.List([weights(rng, n_in[1], n_out[1], gain) for _ in range(l_max + 1)])
 
     def __call__(self, x: Features) -> Features:
         """The mixed channels."""
@@ -71,13 +71,13 @@ class Norm(nnx.Module):
 class FeedForward(nnx.Module):
     """Linear, gate, linear on atoms: SiLU on natural scalars, sigmoid gates from them on everything else."""
 
-    def __init__(self, l_max: int, channels: tuple[int, int], *, rngs: nnx.Rngs) -> None:
+    def __init__(self, l_max: int, channels: tuple[int, int], *, rng: np.random.Generator) -> None:
         self.l_max, self.channels = l_max, channels
         wide = (2 * channels[0], 2 * channels[1])
         self.wide = wide
-        self.first = DegreeLinear(l_max, channels, wide, rngs=rngs)
-        self.gates = weights(rngs, channels[0], (l_max + 1) * sum(wide))
-        self.second = DegreeLinear(l_max, wide, channels, rngs=rngs)
+        self.first = DegreeLinear(l_max, channels, wide, rng=rng)
+        self.gates = weights(rng, channels[0], (l_max + 1) * sum(wide))
+        self.second = DegreeLinear(l_max, wide, channels, rng=rng)
 
     def hidden(self, x: Features) -> Features:
         """The gated hidden features, twice as many channels."""

@@ -15,7 +15,7 @@ from ase_deeph.network.so2 import order_slices, weights
 class SiteReadout(nnx.Module):
     """Atom features -> irreps of the on-site block, one matrix per degree and parity."""
 
-    def __init__(self, coupling: BlockCoupling, n_in: tuple[int, int], *, rngs: nnx.Rngs) -> None:
+    def __init__(self, coupling: BlockCoupling, n_in: tuple[int, int], *, rng: np.random.Generator) -> None:
         self.n_in, self.l_max = n_in, coupling.l_max
         counts = [
             (
@@ -24,8 +24,8 @@ class SiteReadout(nnx.Module):
             )
             for L in range(self.l_max + 1)
         ]
-        self.natural = nnx.List([weights(rngs, n_in[0], n, gain=0.3) for n, _ in counts])
-        self.pseudo = nnx.List([weights(rngs, n_in[1], n, gain=0.3) for _, n in counts])
+        self.natural = nnx.List([weights(rng, n_in[0], n, gain=0.3) for n, _ in counts])
+        self.pseudo = nnx.List([weights(rng, n_in[1], n, gain=0.3) for _, n in counts])
 
     def __call__(self, x: Float[Array, "atoms components channels"]) -> Float[Array, "atoms irreps"]:
         """(n_atoms, n_orbitals²) irrep components in the order of the coupling's paths."""
@@ -44,15 +44,15 @@ class SiteReadout(nnx.Module):
 class HopReadout(nnx.Module):
     """Edge features -> irreps of the hopping block in the edge's frame, one matrix per |m| and parity."""
 
-    def __init__(self, coupling: BlockCoupling, l_max: int, n_in: tuple[int, int], *, rngs: nnx.Rngs) -> None:
+    def __init__(self, coupling: BlockCoupling, l_max: int, n_in: tuple[int, int], *, rng: np.random.Generator) -> None:
         self.l_max, self.n_in, self.top = l_max, n_in, coupling.l_max
         paths = coupling.paths
         degrees = l_max + 1
-        self.natural = weights(rngs, degrees * n_in[0], sum(p.natural for p in paths), gain=0.3)
-        self.pseudo = weights(rngs, degrees * n_in[1], sum(not p.natural for p in paths), gain=0.3)
+        self.natural = weights(rng, degrees * n_in[0], sum(p.natural for p in paths), gain=0.3)
+        self.pseudo = weights(rng, degrees * n_in[1], sum(not p.natural for p in paths), gain=0.3)
         self.orders = nnx.List(
             [
-                weights(rngs, (degrees - m) * sum(n_in), sum(m <= p.L for p in paths), gain=0.3)
+                weights(rng, (degrees - m) * sum(n_in), sum(m <= p.L for p in paths), gain=0.3)
                 for m in range(1, self.top + 1)
             ]
         )

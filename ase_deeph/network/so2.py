@@ -114,9 +114,14 @@ class EdgeFrames:
         return jnp.einsum("eab,ebc,edc->ead", turn, blocks, turn)
 
 
-def weights(rngs: nnx.Rngs, n_in: int, n_out: int, gain: float = 1.0) -> nnx.Param:
+def normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float = 1.0) -> nnx.Param:
+    """Normal numbers of a standard deviation; NumPy's generator, which needs no compilation."""
+    return nnx.Param(jnp.asarray(scale * rng.normal(size=shape), dtype=jnp.float32))
+
+
+def weights(rng: np.random.Generator, n_in: int, n_out: int, gain: float = 1.0) -> nnx.Param:
     """(n_in, n_out) normal weights of variance gain² / n_in."""
-    return nnx.Param(jax.random.normal(rngs.params(), (n_in, n_out)) * (gain / np.sqrt(n_in)))
+    return normal(rng, (n_in, n_out), gain / np.sqrt(n_in))
 
 
 class SO2Linear(nnx.Module):
@@ -135,19 +140,19 @@ class SO2Linear(nnx.Module):
         n_in: tuple[int, int],
         n_out: tuple[int, int],
         *,
-        rngs: nnx.Rngs,
+        rng: np.random.Generator,
         n_scalars: int = 0,
         gain: float = 1.0,
     ) -> None:
         self.l_max, self.n_in, self.n_out, self.n_scalars = l_max, n_in, n_out, n_scalars
         degrees = l_max + 1
-        self.natural = weights(rngs, degrees * n_in[0], degrees * n_out[0], gain)
-        self.pseudo = weights(rngs, degrees * n_in[1], degrees * n_out[1], gain)
-        self.scalars = weights(rngs, degrees * n_in[0], n_scalars) if n_scalars else None
+        self.natural = weights(rng, degrees * n_in[0], degrees * n_out[0], gain)
+        self.pseudo = weights(rng, degrees * n_in[1], degrees * n_out[1], gain)
+        self.scalars = weights(rng, degrees * n_in[0], n_scalars) if n_scalars else None
         self.scalar_bias = nnx.Param(jnp.zeros(n_scalars)) if n_scalars else None
         self.orders = nnx.List(
             [
-                weights(rngs, (degrees - m) * sum(n_in), (degrees - m) * sum(n_out), gain)
+                weights(rng, (degrees - m) * sum(n_in), (degrees - m) * sum(n_out), gain)
                 for m in range(1, degrees)
             ]
         )
