@@ -9,6 +9,7 @@ left out, so no array ever holds NaN or infinity.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,6 +44,10 @@ class EigenStates:
     eigenvalues: np.ndarray
     coefficients: np.ndarray | None
     n_removed: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray | None]:
+        """Unpacks as eigenvalues, coefficients."""
+        return iter((self.eigenvalues, self.coefficients))
 
 
 def solve_dense(

@@ -92,10 +92,10 @@ class ElectronicStructure:
                 object.__setattr__(self, "overlap", spinor_overlap(self.overlap))
         count = self.n_electrons
         if count is None:
-            count = h.basis.n_electrons(h.atoms.get_chemical_symbols())
-        if not np.isfinite(count) or count < 0:
+            count = h.basis.n_electrons(h.atoms.get_chemical_symbols()) or None
+        if count is not None and not (np.isfinite(count) and count >= 0):
             raise ValueError(f"n_electrons: expected a count >= 0, received {count}")
-        object.__setattr__(self, "n_electrons", float(count))
+        object.__setattr__(self, "n_electrons", None if count is None else float(count))
         object.__setattr__(self, "occupations", Smearing.from_dict(self.occupations))
 
     @property
@@ -147,8 +147,12 @@ class ElectronicStructure:
 
     @cached_property
     def _filling(self) -> Filling:
-        assert self.n_electrons is not None
         assert isinstance(self.occupations, Smearing)
+        if self.n_electrons is None:
+            raise ValueError(
+                f"n_electrons: the valence electrons of {self.hamiltonian.basis} are unknown; "
+                "pass ElectronicStructure(..., n_electrons=...)"
+            )
         return fill(
             self.mesh_eigenvalues,
             self.mesh.weights,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.dft.kpoints import BandPath
 
+from ase_deeph.basis import OrbitalBasis, SpeciesBasis
 from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.kpoints import k_points
 from ase_deeph.matrix import RealSpaceMatrix
@@ -234,3 +235,19 @@ def test_impossible_requests() -> None:
         ElectronicStructure(h, s, 3.0, occupations={"name": "fixed"}).fermi_level()
     with pytest.raises(ValueError, match="symmetry"):
         ElectronicStructure(h, s, symmetry="all")  # type: ignore[arg-type]
+
+
+def test_unknown_electron_count_is_asked_for() -> None:
+    matrix = chain()
+    silent = OrbitalBasis({s: SpeciesBasis(matrix.basis.shells(s), 0) for s in matrix.basis})
+    structure = ElectronicStructure(replace(matrix, basis=silent), kpts=(4, 1, 1))
+    assert structure.eigenvalues([[0, 0, 0]]).shape == (1, 1, 1)
+    with pytest.raises(ValueError, match="pass ElectronicStructure"):
+        structure.fermi_level()
+    assert np.isfinite(ElectronicStructure(replace(matrix, basis=silent), None, 1.0, kpts=(4, 1, 1)).fermi_level())
+
+
+def test_eigenstates_unpack() -> None:
+    energies, coefficients = ElectronicStructure(chain(), kpts=(4, 1, 1)).eigenstates([[0.1, 0, 0]])
+    assert energies.shape == (1, 1, 1)
+    assert coefficients.shape == (1, 1, 1, 1)

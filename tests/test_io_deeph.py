@@ -55,6 +55,16 @@ def folder(data: ReferenceData, tmp_path: Path) -> Path:
     return tmp_path / "s"
 
 
+def test_a_strangers_files_are_never_deleted(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years")
+    with pytest.raises(ValueError, match=r"not of this format \(thesis.txt\)"), replaced_folder(folder):
+        pass
+    assert (folder / "thesis.txt").read_text() == "years"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
 def test_written_is_read_back(data: ReferenceData, folder: Path) -> None:
     back = read_deeph(folder)
     assert same(back.hamiltonian, data.hamiltonian)

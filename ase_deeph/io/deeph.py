@@ -30,6 +30,7 @@ from ase_deeph.reference import ReferenceData
 
 HAMILTONIAN, OVERLAP, BASIS, FORCE = "hamiltonian.h5", "overlap.h5", "basis.h5", "force.h5"
 INFO, REFERENCE, STRUCTURE = "info.json", "reference.json", "POSCAR"
+_OWN_FILES = {HAMILTONIAN, OVERLAP, BASIS, FORCE, INFO, REFERENCE, STRUCTURE}
 _BASIS_LEVELS = 4
 _VACUUM = 6.0
 
@@ -69,7 +70,14 @@ def write_deeph(folder: str | Path, data: ReferenceData, *, own_basis: bool = Tr
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder` that takes its place when the block ends without an exception."""
+    """A hidden folder beside `folder` that takes its place when the block ends without an exception.
+
+    Raises
+    ------
+    ValueError : `folder` holds files that are not of this format; nothing of a stranger is ever deleted.
+    """
+    folder = folder.resolve()
+    _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.parent / f".{folder.name}.partial-{uuid.uuid4().hex[:8]}"
     partial.mkdir()
@@ -87,6 +95,21 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    """ValueError unless the folder is absent, empty, or holds files of this format alone."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a new folder, or one of the DeepH format to replace")
+    if folder == Path.cwd():
+        raise ValueError(f"{folder} is the working folder and cannot be replaced; give another folder")
+    foreign = sorted({path.name for path in folder.iterdir()} - _OWN_FILES)
+    if foreign:
+        raise ValueError(
+            f"{folder} holds files that are not of this format ({', '.join(foreign[:3])}); give a new or empty folder"
+        )
 
 
 def write_basis_file(path: Path, basis: OrbitalBasis) -> None:
