@@ -173,13 +173,15 @@ class HamiltonianModel:
         Raises
         ------
         FileNotFoundError : no such file.
-        ValueError : truncated, damaged, no model file, or written by a newer version.
+        ValueError : truncated, damaged, no model file, written by a newer version, or parameters of another network.
         """
         parts = read_model(path)
-        return cls(
+        model = cls(
             config=NetworkConfig.from_dict(parts["config"]),
             basis=parts["basis"],
             params=parts["parameters"],
             statistics=parts["statistics"],
             provenance=parts["provenance"],
         )
+        model.network.check(model.params)
+        return model

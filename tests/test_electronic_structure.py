@@ -238,7 +238,7 @@ def test_impossible_requests() -> None:
 
 
 def test_unknown_electron_count_is_asked_for() -> None:
-    matrix = chain()
+    matrix = chain()[0]
     silent = OrbitalBasis({s: SpeciesBasis(matrix.basis.shells(s), 0) for s in matrix.basis})
     structure = ElectronicStructure(replace(matrix, basis=silent), kpts=(4, 1, 1))
     assert structure.eigenvalues([[0, 0, 0]]).shape == (1, 1, 1)
@@ -248,6 +248,6 @@ def test_unknown_electron_count_is_asked_for() -> None:
 
 
 def test_eigenstates_unpack() -> None:
-    energies, coefficients = ElectronicStructure(chain(), kpts=(4, 1, 1)).eigenstates([[0.1, 0, 0]])
+    energies, coefficients = ElectronicStructure(chain()[0], kpts=(4, 1, 1)).eigenstates([[0.1, 0, 0]])
     assert energies.shape == (1, 1, 1)
     assert coefficients.shape == (1, 1, 1, 1)

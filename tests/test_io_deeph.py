@@ -135,10 +135,9 @@ def test_union_of_pairs(data: ReferenceData, tmp_path: Path) -> None:
 
 
 def test_writing_again_replaces(data: ReferenceData, folder: Path) -> None:
-    (folder / "old").write_text("")
-    write_deeph(folder, replace(data, energy=1.0))
+    write_deeph(folder, replace(data, energy=1.0, overlap=None))
     assert read_deeph(folder).energy == 1.0
-    assert not (folder / "old").exists()
+    assert not (folder / "overlap.h5").exists()
     assert [p.name for p in folder.parent.iterdir()] == ["s"]
 
 

@@ -78,6 +78,14 @@ def test_altered_numbers_are_noticed(model, tmp_path):
         HamiltonianModel.load(path)
 
 
+def test_parameters_of_another_network(model, tmp_path):
+    path = tmp_path / "model.h5"
+    other = {name: leaf for name, leaf in model.params.items() if name != "field_readout"}
+    HamiltonianModel(model.config, model.basis, other, model.statistics).save(path)
+    with pytest.raises(ValueError, match="field_readout.*made by another version"):
+        HamiltonianModel.load(path)
+
+
 def test_newer_format_and_foreign_files(model, tmp_path):
     path = tmp_path / "model.h5"
     model.save(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,19 @@ def test_molecule() -> None:
     assert np.abs(data.forces.sum(axis=0)).max() < 0.01
 
 
+def test_molecule_without_projectors() -> None:
+    """H alone: PySCF's own gradient stops at the empty list of projectors."""
+    atoms = molecule("H2")
+    forces = run_pyscf(atoms).forces
+    energies = []
+    for step in (-0.01, 0.01):
+        moved = atoms.copy()
+        moved.positions[0, 2] += step
+        energies.append(run_pyscf(moved, forces=False).energy)
+    assert forces is not None
+    assert forces[0, 2] == pytest.approx(-(energies[1] - energies[0]) / 0.02, abs=0.02)
+
+
 def test_collinear_atom() -> None:
     data = run_pyscf(Atoms("H", magmoms=[1.0]), spin="collinear", forces=False)
     H = data.hamiltonian
@@ -76,8 +90,6 @@ def test_overlap_of_crystals(atoms: Atoms, basis: str) -> None:
     """Two-centre S(k) against PySCF's own lattice sums: s, p, d (and f of Mo) of B, C, N, Si, S, Mo."""
     if basis == "gth-szv" and "Mo" in atoms.get_chemical_symbols():
         pytest.skip("no gth-szv for Mo")
-    from dataclasses import replace
-
     from pyscf.pbc import gto
 
     cell = gto.Cell()
@@ -110,9 +122,26 @@ def test_bands_off_the_mesh() -> None:
     assert filled < data.fermi_level < received[:, 1].min()
 
 
-def test_coarse_mesh_is_noticed() -> None:
+@pytest.mark.slow
+def test_bands_of_silicon_off_the_mesh() -> None:
+    """H(R) is sampled densely whatever the mesh of the density, so bands at any k are PySCF's own."""
+    atoms = bulk("Si")
+    run = engine.crystal_run(atoms, replace(SETTINGS, vacuum=None), (2, 2, 2))
+    data = engine.collect(atoms, SETTINGS, run, None)
+    assert run.density_mesh == (2, 2, 2)
+    assert min(run.mesh) > 4
+    H, S = data.hamiltonian, data.overlap
+    assert H is not None
+    assert S is not None
+    k = np.random.default_rng(0).uniform(-0.5, 0.5, (5, 3))
+    expected = np.array(run.method.get_bands(run.cell.get_abs_kpts(k))[0]) * Hartree
+    received = np.array([scipy.linalg.eigvalsh(H.at_k(point), S.at_k(point)) for point in k])
+    assert np.abs(received - expected).max() < 2e-3
+
+
+def test_too_little_vacuum_is_noticed() -> None:
     with pytest.raises(ValueError, match="aliased; give a denser mesh"):
-        run_pyscf(hydrogen_chain(), kpts=(1, 1, 1), vacuum=4.0, forces=False)
+        run_pyscf(hydrogen_chain(), kpts=(1, 1, 1), vacuum=1.0, forces=False)
 
 
 @pytest.mark.parametrize("mesh", [(3, 1, 1), (4, 1, 1), (6, 1, 1)])

@@ -54,6 +54,8 @@ class LossConfig(_Section):
     """"free": the best multiple of S is taken out of each structure's residual (H -> H + μS is no error)."""
     mse_weight: float = Field(0.0, ge=0)
     """Weight (1/eV) of the mean square added to the MAE or Huber loss."""
+    on_site_weight: float = Field(1.0, gt=0)
+    """Factor on the entries of on-site blocks: few among all, they move every level together."""
     huber_delta: float = Field(0.01, gt=0)
     """eV; the Huber loss is quadratic below it."""
 

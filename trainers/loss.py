@@ -54,6 +54,7 @@ def structure_losses(
     structure: Int[Array, " pairs"],
     n: int,
     config: LossConfig,
+    on_site: Bool[Array, " pairs"] | None = None,
 ) -> Float[Array, " n"]:
     """The mean penalty over the physical entries of each structure; zero for an absent one.
 
@@ -64,10 +65,13 @@ def structure_losses(
     mask : entries that exist.
     structure : structure of each pair, n for padding.
     n : structures of the batch.
+    on_site : pairs whose entries count config.on_site_weight times; None for none.
     """
+    weight = 1.0 if on_site is None else jnp.where(on_site, config.on_site_weight, 1.0)
     residual = jnp.where(mask, predicted - target, 0.0)
     if config.gauge == "free":
         residual = without_gauge(residual, overlap, structure, n)
-    total = per_structure(jnp.sum(jnp.where(mask, penalty(residual, config), 0.0), axis=(1, 2)), structure, n)
+    of_pair = jnp.sum(jnp.where(mask, penalty(residual, config), 0.0), axis=(1, 2))
+    total = per_structure(weight * of_pair, structure, n)
     entries = per_structure(jnp.sum(mask, axis=(1, 2)).astype(total.dtype), structure, n)
     return total / jnp.maximum(entries, 1.0)

@@ -66,10 +66,11 @@ class Steps:
     ) -> tuple[Float[Array, ""], Float[Array, "n 3"]]:
         """Mean loss over the structures of a batch, and the error sums of each."""
         n = batch.weight.shape[0]
-        predicted = self.network.apply(params, dict(statistics), batch.graph)
-        mask = self.network.orbital_mask(batch.graph)
+        graph = jax.tree.map(jnp.asarray, batch.graph)
+        predicted = self.network.apply(params, dict(statistics), graph)
+        mask = self.network.orbital_mask(graph)
         target, overlap, structure = (jnp.asarray(a) for a in (batch.target, batch.overlap, batch.structure))
-        losses = structure_losses(predicted, target, overlap, mask, structure, n, self.loss)
+        losses = structure_losses(predicted, target, overlap, mask, structure, n, self.loss, graph.on_site)
         loss = jnp.sum(losses * batch.weight) / jnp.maximum(jnp.sum(batch.weight), 1.0)
         return loss, error_sums(predicted, target, overlap, mask, structure, n)
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from ase import Atoms
@@ -29,6 +32,7 @@ from ase_deeph.reference import ReferenceData
 logger = logging.getLogger(__name__)
 
 _MESH_CAP = 12
+_DENSITY = 2.0
 
 
 def run_pyscf(
@@ -52,7 +56,9 @@ def run_pyscf(
     basis : name of a GTH basis ("gth-szv", "gth-dzvp-molopt-sr", ...).
     pseudo : name of the GTH pseudopotentials.
     xc : exchange-correlation functional.
-    kpts : Γ-centred mesh (n1, n2, n3); None: from the range of the Gaussians, at most 12 along an axis.
+    kpts : Γ-centred mesh (n1, n2, n3) of the self-consistent density; None: about 2 points per Å^-1. H(k) and
+        S(k) are then sampled on a mesh as dense as the range of the Gaussians asks for (at most 12 along an
+        axis), from the converged density, so that H(R) is not aliased whatever this mesh is.
     spin : None or "none" (spin-paired), or "collinear" (molecules; moment from the initial ones of `atoms`).
     width : Fermi-Dirac width in eV (crystals).
     vacuum : Å added to the extent along axes that are not periodic; None: from the range of the Gaussians.
@@ -67,8 +73,8 @@ def run_pyscf(
     Raises
     ------
     ImportError : PySCF is not installed.
-    ValueError : unknown spin, an odd number of electrons without spin, a bad mesh, an unknown basis, or a
-        mesh so coarse that H(R) is aliased.
+    ValueError : unknown spin, an odd number of electrons without spin, a bad mesh, an unknown basis, or so
+        little vacuum that H(R) is aliased.
     RuntimeError : the self-consistency did not converge.
     """
     _require_pyscf()
@@ -104,11 +110,12 @@ class PySCFRun:
     ----------
     method : PySCF's mean-field object.
     cell : its Mole or Cell.
-    mesh : k-mesh, (1, 1, 1) for molecules.
+    mesh : k-mesh that H(k) is sampled on, (1, 1, 1) for molecules.
     fock : (n_spins, n_k, n, n) Hartree, in PySCF's order of orbitals, on the whole mesh.
     overlap : (n_k, n, n).
     k_fractional : (n_k, 3).
     aliasing : max|ΔS| that the finite mesh costs, 0 for molecules.
+    density_mesh : k-mesh of the self-consistency.
     """
 
     method: Any
@@ -118,6 +125,7 @@ class PySCFRun:
     overlap: np.ndarray
     k_fractional: np.ndarray
     aliasing: float = 0.0
+    density_mesh: tuple[int, int, int] = (1, 1, 1)
 
     @property
     def is_crystal(self) -> bool:
@@ -129,7 +137,20 @@ class PySCFRun:
         method = _plane_wave_twin(self) if self.is_crystal else self.method
         gradient = method.nuc_grad_method()
         gradient.verbose = 0
-        return -np.asarray(gradient.kernel()) * (Hartree / Bohr)
+        with _without_projectors(self):
+            return -np.asarray(gradient.kernel()) * (Hartree / Bohr)
+
+
+@contextmanager
+def _without_projectors(run: PySCFRun) -> Iterator[None]:
+    """PySCF's gradient fails for molecules whose pseudopotentials have no projector (H): the term is zero."""
+    from pyscf.gto import pp_int
+
+    if run.is_crystal or any(pseudo[5:] for pseudo in run.cell._pseudo.values()):
+        yield
+        return
+    with mock.patch.object(pp_int, "vppnl_nuc_grad", lambda mol, dm: np.zeros((mol.natm, 3))):
+        yield
 
 
 def _require_pyscf() -> None:
@@ -195,23 +216,41 @@ def crystal_run(atoms: Atoms, settings: RunSettings, kpts: Any) -> PySCFRun:
     cell = prepared(cell, atoms, settings)
     reach = _gaussian_reach(cell)
     boxed = box_of(atoms, reach if settings.vacuum is None else settings.vacuum)
-    automatic = _automatic_mesh(atoms, _gaussian_reach(cell, 1e-6))
-    mesh = automatic if kpts is None else _checked_mesh(atoms, kpts)
+    density_mesh = _density_mesh(atoms) if kpts is None else _checked_mesh(atoms, kpts)
+    n1, n2, n3 = np.maximum(_automatic_mesh(atoms, _gaussian_reach(cell, 1e-6)), density_mesh)
+    mesh = (int(n1), int(n2), int(n3))
     cell = gto.Cell()
     cell.a = boxed / Bohr
     cell = prepared(cell, atoms, settings)
     cell.mesh = [_fast_odd(n) for n in cell.mesh]
-    reduced = cell.make_kpts(list(mesh), time_reversal_symmetry=True)
-    overlap = np.asarray(cell.pbc_intor("int1e_ovlp", hermi=1, kpts=reduced.kpts))
-    order, scaled = house_order(cell), reduced.kpts_scaled
+    sampling = cell.make_kpts(list(mesh), time_reversal_symmetry=True)
+    overlap = np.asarray(cell.pbc_intor("int1e_ovlp", hermi=1, kpts=sampling.kpts))
+    order, scaled = house_order(cell), sampling.kpts_scaled
     in_cells = real_space(overlap, mesh, scaled)[:, order][:, :, order]
     aliasing = checked_aliasing(atoms, orbital_basis(cell), mesh, in_cells)
-    method = dft.KRKS(cell, reduced).multigrid_numint()
+    kpoints = cell.make_kpts(list(density_mesh), time_reversal_symmetry=True)
+    method = dft.KRKS(cell, kpoints).multigrid_numint()
     if settings.width:
         method = method.smearing(settings.width / Hartree, "fermi")
     method = _converge(method, settings)
-    fock = np.asarray(reduced.transform_fock(method.get_fock()))
-    return PySCFRun(method, cell, mesh, fock.reshape(-1, *overlap.shape), overlap, scaled, aliasing)
+    fock = np.asarray(sampling.transform_fock(_fock_at(method, sampling.kpts_ibz)))
+    return PySCFRun(
+        method, cell, mesh, fock.reshape(-1, *overlap.shape), overlap, scaled, aliasing, density_mesh
+    )
+
+
+def _fock_at(method: Any, kpts: np.ndarray) -> np.ndarray:
+    """(n_k, n, n) Hartree: H(k) of the converged density at any k-points."""
+    density = method.make_rdm1()
+    potential = method.get_veff(method.cell, density, kpts=method.kpts, kpts_band=kpts)
+    return np.asarray(method.get_hcore(method.cell, kpts)) + np.asarray(potential)
+
+
+def _density_mesh(atoms: Atoms) -> tuple[int, int, int]:
+    """About 2 k-points per Å^-1 along periodic axes."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(box_of(atoms, 1.0)), axis=0)
+    n1, n2, n3 = np.where(atoms.pbc, np.ceil(_DENSITY * 2 * np.pi / heights), 1).astype(int)
+    return (int(n1), int(n2), int(n3))
 
 
 def _fast_odd(n: int) -> int:
@@ -284,7 +323,8 @@ def collect(atoms: Atoms, settings: RunSettings, run: PySCFRun, forces: np.ndarr
         "pseudo": settings.pseudo,
         "xc": settings.xc,
         "spin": H.spin,
-        "kpts": list(run.mesh),
+        "kpts": list(run.density_mesh),
+        "kpts_of_H": list(run.mesh),
         "width_eV": settings.width,
         "overlap_aliasing": run.aliasing,
     }

@@ -53,6 +53,18 @@ class Network:
         """Fresh parameters: nested dicts with string keys, float32 leaves."""
         return _with_string_keys(nnx.to_pure_dict(nnx.split(self._module(seed))[1]))
 
+    def check(self, params: Mapping[str, Any]) -> None:
+        """ValueError unless the parameters have the names and shapes of this network."""
+        expected = _shapes(_with_string_keys(nnx.to_pure_dict(self._split[1])))
+        received = _shapes(params)
+        wrong = sorted(set(expected.items()) ^ set(received.items()))
+        if wrong:
+            name = wrong[0][0]
+            raise ValueError(
+                f"parameters: {name} has shape {received.get(name, 'none')}, the network of this version expects "
+                f"{expected.get(name, 'no such parameter')}; the model was made by another version, train it again"
+            )
+
     def empty_statistics(self) -> Statistics:
         """Zero means and unit scales."""
         return empty_statistics(self.layout)
@@ -111,6 +123,11 @@ def _with_string_keys(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {str(key): _with_string_keys(value) for key, value in tree.items()}
     return tree
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_flatten_with_path(dict(tree))[0]
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def build_network(config: NetworkConfig, basis: OrbitalBasis) -> Network:

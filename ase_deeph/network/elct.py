@@ -17,7 +17,7 @@ from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.embedding import RadialPerceptron, envelope
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.nodes import DegreeLinear, FeedForward, Norm, degrees
-from ase_deeph.network.readout import HopReadout, SiteReadout
+from ase_deeph.network.readout import HopReadout, SiteReadout, out_of_frames
 from ase_deeph.network.so2 import EdgeFrames, SO2Linear, degree_of_row, gate, n_gates, normal
 
 Nodes = Float[Array, "atoms components channels"]
@@ -140,7 +140,7 @@ class ELCT(nnx.Module):
                 f"network l_max: shells up to l = {layout.coupling.l_max // 2} need at least "
                 f"{layout.coupling.l_max}, received {config.l_max}"
             )
-        self.config = config
+        self.config, self.coupling = config, layout.coupling
         n, both = layout.n_species, (config.channels, config.pseudo_channels)
         width = (config.l_max + 1) * config.channels
         self.species = normal(rng, (n, config.channels))
@@ -149,6 +149,7 @@ class ELCT(nnx.Module):
         self.blocks = nnx.List([Block(config, n, rng=rng) for _ in range(config.n_blocks)])
         self.hop = EdgeUpdate(config, n, config.cutoff, rng=rng)
         self.hop_readout = HopReadout(layout.coupling, config.l_max, both, rng=rng)
+        self.field_readout = HopReadout(layout.coupling, config.l_max, both, rng=rng)
         self.site_norm = Norm(degrees(config.l_max), sum(both))
         self.site = FeedForward(config.l_max, both, rng=rng)
         self.site_readout = SiteReadout(layout.coupling, self.site.wide, rng=rng)
@@ -183,5 +184,11 @@ class ELCT(nnx.Module):
 
         far = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
         hidden, _ = self.hop(x, far.at[graph.near].add(e * near.envelope[:, None, None]), hops)
-        site = self.site.hidden(self.site_norm(x))
-        return self.hop_readout(hidden), self.site_readout(site), frames.rotations
+        site = self.site_readout(self.site.hidden(self.site_norm(x))) + self._field(hidden, hops, graph.n_atoms)
+        return self.hop_readout(hidden), site, frames.rotations
+
+    def _field(self, hidden: Edges, hops: _EdgeSet, n_atoms: int) -> Float[Array, "atoms irreps"]:
+        """What each neighbour adds to an atom's on-site block: a plain sum, which attention's mean cannot tell."""
+        axial = self.field_readout(hidden) * hops.envelope[:, None]
+        fields = out_of_frames(axial, hops.frames.rotations, self.coupling)
+        return jax.ops.segment_sum(fields, hops.i, n_atoms) / _MEAN_NEIGHBOURS**0.5

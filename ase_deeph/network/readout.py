@@ -75,6 +75,20 @@ class HopReadout(nnx.Module):
         )
 
 
+def out_of_frames(
+    irreps: Float[Array, "edges irreps"], rotations: list[Array], coupling: BlockCoupling
+) -> Float[Array, "edges irreps"]:
+    """Irreps in the order of the coupling's paths, from each edge's frame to the global one."""
+    degrees = [p.L for p in coupling.paths]
+    parts, at = [], 0
+    for L in sorted(set(degrees)):
+        size = degrees.count(L) * (2 * L + 1)
+        mine = irreps[:, at : at + size].reshape(len(irreps), -1, 2 * L + 1)
+        parts.append(jnp.einsum("eab,epb->epa", rotations[L], mine).reshape(len(irreps), -1))
+        at += size
+    return jnp.concatenate(parts, axis=1)
+
+
 def _component_sources(coupling: BlockCoupling) -> tuple[list[int], list[float]]:
     """Which output column, with which sign, is each irrep component (see so2.py for even and odd)."""
     paths = coupling.paths
