@@ -112,7 +112,9 @@ def solve(
             h = hamiltonian.at_k(k)
             channels = h if hamiltonian.spin == "collinear" else h[None]
             try:
-                solved = [solve_dense(channel, s, vectors=vectors, threshold=threshold) for channel in channels]
+                solved = [
+                    solve_dense(channel, s, vectors=vectors, threshold=threshold) for channel in channels
+                ]
             except ValueError as error:
                 raise ValueError(f"at k = {_text(k)}: {error}") from None
             energies.append([e for e, _ in solved])

@@ -86,7 +86,9 @@ def point_list(kpts: Any) -> np.ndarray:
     try:
         points = np.atleast_2d(np.asarray(getattr(kpts, "kpts", kpts), dtype=float))
     except (TypeError, ValueError):
-        raise ValueError(f"k-points: expected fractional coordinates or a BandPath, received {kpts!r}") from None
+        raise ValueError(
+            f"k-points: expected fractional coordinates or a BandPath, received {kpts!r}"
+        ) from None
     if points.size == 0:
         raise ValueError("k-points: expected at least one, received none; give a mesh, a list or a band path")
     if points.ndim != 2 or points.shape[1] != 3 or not np.all(np.isfinite(points)):

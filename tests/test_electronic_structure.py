@@ -244,7 +244,9 @@ def test_unknown_electron_count_is_asked_for() -> None:
     assert structure.eigenvalues([[0, 0, 0]]).shape == (1, 1, 1)
     with pytest.raises(ValueError, match="pass ElectronicStructure"):
         structure.fermi_level()
-    assert np.isfinite(ElectronicStructure(replace(matrix, basis=silent), None, 1.0, kpts=(4, 1, 1)).fermi_level())
+    assert np.isfinite(
+        ElectronicStructure(replace(matrix, basis=silent), None, 1.0, kpts=(4, 1, 1)).fermi_level()
+    )
 
 
 def test_eigenstates_unpack() -> None:

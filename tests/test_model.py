@@ -82,7 +82,7 @@ def test_parameters_of_another_network(model, tmp_path):
     path = tmp_path / "model.h5"
     other = {name: leaf for name, leaf in model.params.items() if name != "field_readout"}
     HamiltonianModel(model.config, model.basis, other, model.statistics).save(path)
-    with pytest.raises(ValueError, match="field_readout.*made by another version"):
+    with pytest.raises(ValueError, match=r"field_readout.*made by another version"):
         HamiltonianModel.load(path)
 
 

@@ -46,7 +46,9 @@ def _block_irreps(layout: OrbitalLayout) -> e3nn.Irreps:
 class IrrepsLinear(nnx.Module):
     """One matrix per irrep, between inputs and outputs of the same kind."""
 
-    def __init__(self, n_in: e3nn.Irreps, n_out: e3nn.Irreps, *, rng: np.random.Generator, gain: float = 1.0) -> None:
+    def __init__(
+        self, n_in: e3nn.Irreps, n_out: e3nn.Irreps, *, rng: np.random.Generator, gain: float = 1.0
+    ) -> None:
         self.n_out = n_out
         source = {ir: mul for mul, ir in n_in.regroup()}
         self.matrices = nnx.Dict(
@@ -79,7 +81,9 @@ def _normalised(x: e3nn.IrrepsArray) -> e3nn.IrrepsArray:
 class Convolution(nnx.Module):
     """(v_i, v_j, e_ij) ⊗ Y(d̂), gated and weighed by distance and species."""
 
-    def __init__(self, config: NetworkConfig, n_species: int, cutoff: float, *, rng: np.random.Generator) -> None:
+    def __init__(
+        self, config: NetworkConfig, n_species: int, cutoff: float, *, rng: np.random.Generator
+    ) -> None:
         self.l_max = config.l_max
         features = _feature_irreps(config)
         self.kept = tuple({ir for _, ir in features})
@@ -142,12 +146,8 @@ class E3(nnx.Module):
         self.start_hop = RadialPerceptron(
             n, config.cutoff, config.n_radial, config.hidden, config.channels, rng=rng
         )
-        self.edges = nnx.List(
-            [Convolution(config, n, config.reach, rng=rng) for _ in range(config.n_blocks)]
-        )
-        self.nodes = nnx.List(
-            [Convolution(config, n, config.reach, rng=rng) for _ in range(config.n_blocks)]
-        )
+        self.edges = nnx.List([Convolution(config, n, config.reach, rng=rng) for _ in range(config.n_blocks)])
+        self.nodes = nnx.List([Convolution(config, n, config.reach, rng=rng) for _ in range(config.n_blocks)])
         self.merge = nnx.List([IrrepsLinear(features, features, rng=rng) for _ in range(config.n_blocks)])
         self.hop = Convolution(config, n, config.cutoff, rng=rng)
         self.hop_readout = IrrepsLinear(features, blocks, rng=rng, gain=0.3)

@@ -46,7 +46,9 @@ def safe_norm(vectors: Float[Array, "n 3"]) -> Float[Array, " n"]:
 class EdgeUpdate(nnx.Module):
     """Atoms i and j and the edge itself -> hidden features of the edge, and attention logits."""
 
-    def __init__(self, config: NetworkConfig, n_species: int, cutoff: float, *, rng: np.random.Generator) -> None:
+    def __init__(
+        self, config: NetworkConfig, n_species: int, cutoff: float, *, rng: np.random.Generator
+    ) -> None:
         self.config = config
         both = (config.channels, config.pseudo_channels)
         total = sum(both)
@@ -184,7 +186,9 @@ class ELCT(nnx.Module):
 
         far = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
         hidden, _ = self.hop(x, far.at[graph.near].add(e * near.envelope[:, None, None]), hops)
-        site = self.site_readout(self.site.hidden(self.site_norm(x))) + self._field(hidden, hops, graph.n_atoms)
+        site = self.site_readout(self.site.hidden(self.site_norm(x))) + self._field(
+            hidden, hops, graph.n_atoms
+        )
         return self.hop_readout(hidden), site, frames.rotations
 
     def _field(self, hidden: Edges, hops: _EdgeSet, n_atoms: int) -> Float[Array, "atoms irreps"]:

@@ -36,7 +36,14 @@ class RadialPerceptron(nnx.Module):
     """(distance, species i, species j) -> numbers: Gaussians and species embeddings through two layers."""
 
     def __init__(
-        self, n_species: int, cutoff: float, n_radial: int, hidden: int, n_out: int, *, rng: np.random.Generator
+        self,
+        n_species: int,
+        cutoff: float,
+        n_radial: int,
+        hidden: int,
+        n_out: int,
+        *,
+        rng: np.random.Generator,
     ) -> None:
         self.cutoff, self.n_radial = cutoff, n_radial
         self.species_i = normal(rng, (n_species, hidden), 0.5)

@@ -28,7 +28,13 @@ class DegreeLinear(nnx.Module):
     """x_l -> x_l W_l, one matrix per degree and parity."""
 
     def __init__(
-        self, l_max: int, n_in: tuple[int, int], n_out: tuple[int, int], *, rng: np.random.Generator, gain: float = 1.0
+        self,
+        l_max: int,
+        n_in: tuple[int, int],
+        n_out: tuple[int, int],
+        *,
+        rng: np.random.Generator,
+        gain: float = 1.0,
     ) -> None:
         self.l_max, self.n_in = l_max, n_in
         self.natural = nnx.List([weights(rng, n_in[0], n_out[0], gain) for _ in range(l_max + 1)])

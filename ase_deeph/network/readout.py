@@ -44,7 +44,9 @@ class SiteReadout(nnx.Module):
 class HopReadout(nnx.Module):
     """Edge features -> irreps of the hopping block in the edge's frame, one matrix per |m| and parity."""
 
-    def __init__(self, coupling: BlockCoupling, l_max: int, n_in: tuple[int, int], *, rng: np.random.Generator) -> None:
+    def __init__(
+        self, coupling: BlockCoupling, l_max: int, n_in: tuple[int, int], *, rng: np.random.Generator
+    ) -> None:
         self.l_max, self.n_in, self.top = l_max, n_in, coupling.l_max
         paths = coupling.paths
         degrees = l_max + 1

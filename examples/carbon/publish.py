@@ -71,7 +71,11 @@ def main() -> None:
         "name": NAME,
         "summary": SUMMARY,
         "recipe": {"train": train, "test": test},
-        "seeds": {"train": train["seed"], "test": test["seed"], "network": training["config"]["training"]["seed"]},
+        "seeds": {
+            "train": train["seed"],
+            "test": test["seed"],
+            "network": training["config"]["training"]["seed"],
+        },
         "engine": train["engine"],
         "versions": {**training.pop("versions", {}), **engine_versions()},
         "errors": measured(report),
