@@ -2,7 +2,7 @@
 
     python examples/carbon/publish.py RUN/model.h5 TEST_DATASET OUTPUT.h5 [-o REPORT_FOLDER]
 
-The held-out set is looked at here for the first time; nothing was chosen by it.
+See README.md beside this file for how often the held-out set was looked at.
 """
 
 from __future__ import annotations
