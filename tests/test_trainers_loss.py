@@ -82,3 +82,13 @@ def test_errors_in_mev() -> None:
     assert errors.gauge_fixed < 1e-3
     with pytest.raises(ValueError, match="at least one structure"):
         MatrixErrors.from_sums(np.zeros((0, 3)))
+
+
+def test_on_site_weight_counts_on_site_entries_more() -> None:
+    zero, one = jnp.zeros((2, 1, 1)), jnp.ones((2, 1, 1))
+    mask, structure, on_site = jnp.ones((2, 1, 1), bool), jnp.zeros(2, int), jnp.array([True, False])
+    config = LossConfig(gauge="fixed", on_site_weight=5.0)
+    plain = structure_losses(one, zero, zero, mask, structure, 1, config)
+    weighted = structure_losses(one, zero, zero, mask, structure, 1, config, on_site)
+    assert float(plain[0]) == 1.0
+    assert float(weighted[0]) == 3.0

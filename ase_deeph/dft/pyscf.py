@@ -308,6 +308,7 @@ def _automatic_mesh(atoms: Atoms, reach: float) -> tuple[int, int, int]:
 
 
 def collect(atoms: Atoms, settings: RunSettings, run: PySCFRun, forces: np.ndarray | None) -> ReferenceData:
+    """H(R), S(R), basis and totals of a run, in eV and Å; forces (n_atoms, 3) eV/Å are passed through."""
     import pyscf
 
     basis = orbital_basis(run.cell)
