@@ -56,6 +56,14 @@ class LossConfig(_Section):
     """Weight (1/eV) of the mean square added to the MAE or Huber loss."""
     on_site_weight: float = Field(1.0, gt=0)
     """Factor on the entries of on-site blocks: few among all, they move every level together."""
+    level_weight: float = Field(0.0, ge=0)
+    """Weight of the mean first-order error of levels near the Fermi level (see levels.py); 0 leaves it out."""
+    level_window: float = Field(4.0, gt=0)
+    """eV; levels closer than this to the Fermi level count."""
+    level_kpts: int = Field(4, ge=1)
+    """Random k-points of each structure whose eigenvectors are kept."""
+    levels_per_step: int = Field(24, ge=1)
+    """At most so many levels of one k-point are drawn for each structure and step."""
     huber_delta: float = Field(0.01, gt=0)
     """eV; the Huber loss is quadratic below it."""
 

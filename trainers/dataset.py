@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from ase_deeph.graph import CrystalGraph, batch
+from trainers.levels import LevelSample, sample_levels
 from trainers.structures import Structure
 
 Shape = tuple[int, int, int]
@@ -28,6 +29,7 @@ class Batch:
     target, overlap : blocks of H (eV) and S, zero on padding.
     structure : structure of each pair, n for padding.
     weight : 1 for each structure that is there, 0 for an empty place.
+    levels : states drawn for a loss on levels, None without one.
     """
 
     graph: CrystalGraph
@@ -35,6 +37,7 @@ class Batch:
     overlap: Float[Array | np.ndarray, "pairs M M"]
     structure: Int[Array | np.ndarray, " pairs"]
     weight: Float[Array | np.ndarray, " n"]
+    levels: LevelSample | None = None
 
 
 def _score(name: str) -> float:
@@ -118,11 +121,13 @@ class Batches:
     structures : the set.
     batch_size : structures per batch.
     max_shapes : bound on the number of padded shapes.
+    levels_per_step : levels drawn for each structure of a training batch when the structures hold states.
     """
 
     structures: Sequence[Structure]
     batch_size: int = 1
     max_shapes: int = 4
+    levels_per_step: int = 24
 
     @cached_property
     def _shapes(self) -> tuple[list[Shape], np.ndarray]:
@@ -162,26 +167,34 @@ class Batches:
             ]
         return [batches[n] for n in rng.permutation(len(batches))] if rng is not None else batches
 
-    def make(self, members: Sequence[int]) -> Batch:
-        """The padded batch of some structures of one shape."""
+    def make(self, members: Sequence[int], rng: np.random.Generator | None = None) -> Batch:
+        """The padded batch of some structures of one shape, with levels drawn by rng where they have states."""
         chosen = [self.structures[m] for m in members]
-        return pad_batch(chosen, self.shapes[int(self._shapes[1][members[0]])], self.batch_size)
+        shape = self.shapes[int(self._shapes[1][members[0]])]
+        padded = pad_batch(chosen, shape, self.batch_size)
+        states = [s.states for s in chosen if s.states is not None]
+        if rng is None or len(states) < len(chosen):
+            return padded
+        drawn = sample_levels(states, shape[:2], self.batch_size, self.levels_per_step, rng)
+        return replace(padded, levels=drawn)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[tuple[list[int], Batch]]:
         """(positions, batch) of an epoch; the next batch is padded while the current one is used."""
-        return self._prefetched(self.order(seed, epoch))
+        return self._prefetched(self.order(seed, epoch), np.random.default_rng([seed, epoch, 1]))
 
     def in_order(self) -> Iterator[tuple[list[int], Batch]]:
         """(positions, batch), always in the same order."""
         return self._prefetched(self._in_order(None))
 
-    def _prefetched(self, order: Sequence[list[int]]) -> Iterator[tuple[list[int], Batch]]:
+    def _prefetched(
+        self, order: Sequence[list[int]], rng: np.random.Generator | None = None
+    ) -> Iterator[tuple[list[int], Batch]]:
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self.make, order[0])
+            coming = pool.submit(self.make, order[0], rng)
             for n, members in enumerate(order):
                 ready = coming.result()
                 if n + 1 < len(order):
-                    coming = pool.submit(self.make, order[n + 1])
+                    coming = pool.submit(self.make, order[n + 1], rng)
                 yield members, ready
 
 

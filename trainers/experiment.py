@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import Network, build_network
 from trainers.config import TrainingConfig
 from trainers.dataset import Batches, split
+from trainers.levels import LevelStates, level_states
 from trainers.provenance import describe_data, package_versions
 from trainers.step import Steps
 from trainers.structures import Structure, dataset_basis, fingerprint, load_structures, read_dataset
@@ -132,17 +134,24 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
     start = _checked_start(config, basis)
     dtype = np.float64 if config.training.precision == "float64" else np.float32
 
-    def load(where: list[Path]) -> list[Structure]:
+    states = None
+    if config.loss.level_weight > 0:
+        states = partial(
+            level_states, cutoff=network_config.cutoff, n_padded=basis.max_orbitals, config=config.loss
+        )
+
+    def load(where: list[Path], states: Callable[..., LevelStates] | None = None) -> list[Structure]:
         return load_structures(
             where,
             basis,
             network_config,
             tolerance=data.drop_beyond_cutoff_below,
             dtype=dtype,
+            states=states,
             progress=progress,
         )
 
-    structures = load(roots)
+    structures = load(roots, states)
     if data.validation:
         training, held = structures, load([config.path(p) for p in data.validation])
     else:
@@ -155,7 +164,7 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
         config=config,
         basis=basis,
         network=network,
-        train=Batches(training, batch, shapes),
+        train=Batches(training, batch, shapes, config.loss.levels_per_step),
         validation=Batches(held or training, batch, shapes),
         held_out=bool(held),
         start=start,

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 from ase_deeph.network import Network
 from trainers.config import LossConfig, OptimizerConfig
 from trainers.dataset import Batch
-from trainers.loss import structure_losses
+from trainers.levels import level_losses, level_shifts
+from trainers.loss import structure_losses, without_gauge
 from trainers.metrics import error_sums
 from trainers.optimizer import averaged, transformation
 
@@ -71,6 +72,12 @@ class Steps:
         mask = self.network.orbital_mask(graph)
         target, overlap, structure = (jnp.asarray(a) for a in (batch.target, batch.overlap, batch.structure))
         losses = structure_losses(predicted, target, overlap, mask, structure, n, self.loss, graph.on_site)
+        if batch.levels is not None and self.loss.level_weight > 0:
+            residual = jnp.where(mask, predicted - target, 0.0)
+            if self.loss.gauge == "free":
+                residual = without_gauge(residual, overlap, structure, n)
+            shifts = level_shifts(residual, graph.i, graph.j, batch.levels, structure, n)
+            losses = losses + self.loss.level_weight * level_losses(shifts, batch.levels)
         loss = jnp.sum(losses * batch.weight) / jnp.maximum(jnp.sum(batch.weight), 1.0)
         return loss, error_sums(predicted, target, overlap, mask, structure, n)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
+from trainers.levels import LevelStates
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Structure:
     overlap : (n_pairs, M, M) blocks of S on the same pairs.
     dropped : largest |H| in eV of the blocks beyond the cutoff, which were left out.
     info : how the reference was computed.
+    states : eigenvectors near the Fermi level for a loss on levels; None without one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Structure:
     overlap: np.ndarray
     dropped: float = 0.0
     info: Mapping[str, Any] = field(default_factory=dict)
+    states: LevelStates | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -206,12 +209,14 @@ def load_structures(
     *,
     tolerance: float = 0.0,
     dtype: type = np.float32,
+    states: Callable[[str, ReferenceData], LevelStates] | None = None,
     progress: Callable[[Iterable, str], Iterable] = lambda items, _: items,
 ) -> list[Structure]:
-    """Every structure of some datasets, in order of name."""
+    """Every structure of some datasets, in order of name; with the states of each when told how."""
     structures = []
     for name, data in progress(read_dataset(roots), "reading"):
-        structures.append(make_structure(name, data, basis, config, tolerance=tolerance, dtype=dtype))
+        structure = make_structure(name, data, basis, config, tolerance=tolerance, dtype=dtype)
+        structures.append(structure if states is None else replace(structure, states=states(name, data)))
     dropped = max(s.dropped for s in structures)
     if dropped > 0:
         log.warning("blocks beyond the cutoff were dropped, the largest entry among them is %.2e eV", dropped)
