@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from ase_deeph.kpoints import (
 )
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.occupation import DEFAULT_OCCUPATIONS, Filling, Smearing, fill
+from ase_deeph.orthogonalization import MAX_ERROR, WINDOW, lowdin
 
 if TYPE_CHECKING:
     from ase.dft.kpoints import BandPath
@@ -192,6 +193,27 @@ class ElectronicStructure:
         """Bands along an ASE path (default: that of the periodic axes); reference: the mesh's Fermi level."""
         along = band_path(self.atoms, path, npoints)
         return as_band_structure(along, self.eigenvalues(along), self.fermi_level())
+
+    def orthogonalized(
+        self, cutoff: float, *, max_error: float = MAX_ERROR, window: float = WINDOW
+    ) -> ElectronicStructure:
+        """The same levels, approximately, with S = 1: Löwdin's H' on pairs closer than a cutoff in Å.
+
+        For tools that know no overlap. The error in bands within `window` eV of the Fermi level is logged,
+        and above `max_error` eV refused; `ase_deeph.orthogonalization.lowdin` returns the numbers.
+        """
+        if self.overlap is None:
+            return self
+        fermi_level = None if self.n_electrons is None else self.fermi_level()
+        result = lowdin(
+            self.hamiltonian,
+            self.overlap,
+            cutoff,
+            fermi_level=fermi_level,
+            max_error=max_error,
+            window=window,
+        )
+        return replace(self, hamiltonian=result.hamiltonian, overlap=None)
 
     def dos(
         self, energies: np.ndarray, width: float | None = None, project: Projection | None = None

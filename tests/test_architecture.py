@@ -16,7 +16,7 @@ FLOORS = [
     {"bloch"},
     {"matrix", "graph", "reference"},
     {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
-    {"model", "bands", "dos"},
+    {"model", "bands", "dos", "orthogonalization"},
     {"electronic_structure"},
     {"calculator", "sources", "exporters", "transport", "pretrained"},
     {"cli", "trainers"},

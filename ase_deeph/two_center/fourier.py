@@ -77,6 +77,23 @@ def transform(function: RadialFunction, q: np.ndarray) -> np.ndarray:
     return spherical_bessel(l, np.multiply.outer(q, r))[l] @ (w * r * r * function(r))
 
 
+def raised_transform(function: RadialFunction, degree: int, q: np.ndarray) -> np.ndarray:
+    """∫ r² [r R(r)] j_degree(qr) dr in Å^(5/2) for degree = l ± 1: the transform of a shell of r times φ.
+
+    For Gaussians and degree = l - 1, r² exp(-a r²) is -d/da of exp(-a r²), and so are the transforms.
+    """
+    if isinstance(function, GridRadial):
+        r, w = _quadrature(function)
+        return spherical_bessel(degree, np.multiply.outer(q, r))[degree] @ (w * r**3 * function(r))
+    if degree > function.l:
+        return transform(GaussianRadial(degree, function.exponents, function.coefficients), q)
+    a = function.exponents
+    falling = np.exp(-np.multiply.outer(q * q, 0.25 / a))
+    factor = (degree + 1.5) / a - np.multiply.outer(q * q, 0.25 / a**2)
+    weights = function.coefficients * math.sqrt(math.pi) / (2 ** (degree + 2) * a ** (degree + 1.5))
+    return q**degree * ((falling * factor) @ weights)
+
+
 def largest_wavevector(functions: Sequence[RadialFunction]) -> float:
     """q (Å^-1) beyond which the transforms are negligible."""
     gaussians = [f.exponents.max() for f in functions if isinstance(f, GaussianRadial)]

@@ -22,6 +22,7 @@ from ase_deeph.two_center.fourier import (
     gaunt,
     largest_wavevector,
     radial_integrals,
+    raised_transform,
     spherical_bessel,
     transform,
 )
@@ -120,13 +121,48 @@ def build_table(
     rows: Sequence[RadialFunction], cols: Sequence[RadialFunction], step: float = _STEP
 ) -> TwoCenterTable:
     """Tabulate the integrals of two sets of radial functions up to the sum of their ranges."""
+    q, distances = _grids(rows, cols, step)
+    row_transforms = np.stack([transform(f, q) for f in rows])
+    col_transforms = np.stack([transform(f, q) for f in cols])
+    sets = (tuple(f.l for f in rows), row_transforms), (tuple(f.l for f in cols), col_transforms)
+    return _tabulated(*sets, q, distances)
+
+
+def build_raised_table(
+    rows: Sequence[RadialFunction], cols: Sequence[RadialFunction], step: float = _STEP
+) -> TwoCenterTable:
+    """Tabulate the integrals of the shells of r φ, row after row l - 1 (where there is one) and l + 1."""
+    q, distances = _grids(rows, cols, step)
+    shells = [(f, degree) for f in rows for degree in raised_degrees(f.l)]
+    row_transforms = np.stack([raised_transform(f, degree, q) for f, degree in shells])
+    col_transforms = np.stack([transform(f, q) for f in cols])
+    sets = (tuple(degree for _, degree in shells), row_transforms), (tuple(f.l for f in cols), col_transforms)
+    return _tabulated(*sets, q, distances)
+
+
+def raised_degrees(l: int) -> tuple[int, ...]:
+    """The degrees that a component of r couples with l: l - 1 and l + 1."""
+    return (l - 1, l + 1) if l else (1,)
+
+
+def _grids(
+    rows: Sequence[RadialFunction], cols: Sequence[RadialFunction], step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Equidistant q (Å^-1) fine enough for the ranges, and the distances (Å) of the table."""
     longest = max(f.cutoff for f in rows) + max(f.cutoff for f in cols)
     q_step = np.pi / (1.1 * longest + _MARGIN * step)
     q = np.arange(0.0, min(largest_wavevector(rows), largest_wavevector(cols)) + q_step, q_step)
-    distances = step * np.arange(int(np.ceil(longest / step)) + _MARGIN)
-    row_transforms = np.stack([transform(f, q) for f in rows])
-    col_transforms = np.stack([transform(f, q) for f in cols])
-    row_degrees, col_degrees = tuple(f.l for f in rows), tuple(f.l for f in cols)
+    return q, step * np.arange(int(np.ceil(longest / step)) + _MARGIN)
+
+
+def _tabulated(
+    rows: tuple[tuple[int, ...], np.ndarray],
+    cols: tuple[tuple[int, ...], np.ndarray],
+    q: np.ndarray,
+    distances: np.ndarray,
+) -> TwoCenterTable:
+    """The table of two sets of (degrees, transforms on q)."""
+    (row_degrees, row_transforms), (col_degrees, col_transforms) = rows, cols
     bessel = spherical_bessel(max(row_degrees) + max(col_degrees), np.multiply.outer(q, distances))
     channels, parities = [], []
     for a in sorted(set(row_degrees)):
@@ -136,6 +172,7 @@ def build_table(
             values = radial_integrals(chosen_rows, chosen_cols, a, b, q, bessel)
             channels.append(values.reshape(-1, len(distances)))
             parities.extend([(-1.0) ** (a + b)] * len(channels[-1]))
+    step = float(distances[1] - distances[0])
     return _interpolated(row_degrees, col_degrees, step, np.concatenate(channels), np.array(parities))
 
 
@@ -172,6 +209,12 @@ def orbital_table(basis: OrbitalBasis, row: str, col: str) -> TwoCenterTable:
     ValueError : a species carries no radial functions.
     """
     return build_table(_radial(basis, row), _radial(basis, col))
+
+
+@lru_cache(maxsize=512)
+def raised_table(basis: OrbitalBasis, row: str, col: str) -> TwoCenterTable:
+    """⟨shells of r·(orbitals of row)|orbitals of col at d⟩ in Å, built once per process."""
+    return build_raised_table(_radial(basis, row), _radial(basis, col))
 
 
 @lru_cache(maxsize=512)
