@@ -18,7 +18,7 @@ FLOORS = [
     {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
     {"model", "bands", "dos", "orthogonalization"},
     {"electronic_structure"},
-    {"calculator", "sources", "exporters", "transport", "pretrained"},
+    {"calculator", "sources", "exporters", "transport", "pretrained", "validation"},
     {"cli", "trainers"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
