@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,10 +12,13 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from ase_deeph.graph import CrystalGraph, batch
+from ase_deeph.io.dataset import split
 from trainers.levels import LevelSample, sample_levels
 from trainers.structures import Structure
 
 Shape = tuple[int, int, int]
+
+__all__ = ["Batch", "Batches", "Shape", "choose_shapes", "pad_batch", "split"]
 
 
 @struct.dataclass
@@ -38,33 +40,6 @@ class Batch:
     structure: Int[Array | np.ndarray, " pairs"]
     weight: Float[Array | np.ndarray, " n"]
     levels: LevelSample | None = None
-
-
-def _score(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2.0**64
-
-
-def split(names: Sequence[str], fraction: float) -> tuple[list[int], list[int]]:
-    """Positions of (training, validation) structures; a structure never changes sides when others are added.
-
-    A name is held out when its hash falls below the fraction.  When none does but the fraction is positive,
-    the one with the smallest hash is.
-
-    Raises
-    ------
-    ValueError : nothing would be left for training.
-    """
-    scores = np.array([_score(name) for name in names])
-    held = scores < fraction
-    if fraction > 0 and not held.any() and len(names) > 1:
-        held[int(np.argmin(scores))] = True
-    if held.all():
-        raise ValueError(
-            f"validation_fraction {fraction} leaves none of {len(names)} structures for training; "
-            "lower it or add structures"
-        )
-    return list(np.nonzero(~held)[0]), list(np.nonzero(held)[0])
 
 
 def choose_shapes(sizes: Sequence[Shape], max_shapes: int) -> tuple[list[Shape], np.ndarray]:

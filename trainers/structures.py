@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,24 @@ from ase import Atoms
 
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.graph import CrystalGraph
+from ase_deeph.io.dataset import read_dataset, structure_folders
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
 from trainers.levels import LevelStates
 
-log = logging.getLogger(__name__)
+__all__ = [
+    "Structure",
+    "dataset_basis",
+    "fingerprint",
+    "load_structures",
+    "make_structure",
+    "read_dataset",
+    "structure_folders",
+]
 
-Reader = Callable[[Path], ReferenceData]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,59 +61,6 @@ class Structure:
     def size(self) -> tuple[int, int, int]:
         """(atoms, pairs, near pairs)."""
         return self.graph.n_atoms, self.graph.n_pairs, self.graph.n_near
-
-
-def structure_folders(root: str | Path) -> list[Path]:
-    """The structure folders of a dataset: those of root/dft, or of root itself, sorted by name.
-
-    Raises
-    ------
-    ValueError : the root does not exist or holds no structure folder.
-    """
-    root = Path(root)
-    if not root.is_dir():
-        raise ValueError(f"dataset {root} does not exist; give a folder made by `deeph dataset generate`")
-    home = root / "dft" if (root / "dft").is_dir() else root
-    folders = sorted(
-        p for p in home.iterdir() if p.is_dir() and not p.name.startswith((".", "_")) and _is_complete(p)
-    )
-    if not folders:
-        raise ValueError(
-            f"dataset {root} holds no structure folder (looked for POSCAR or info.json in {home}/*/)"
-        )
-    return folders
-
-
-def _is_complete(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("POSCAR", "info.json", "lat.dat"))
-
-
-def read_dataset(
-    roots: Sequence[str | Path], reader: Reader | None = None
-) -> Iterator[tuple[str, ReferenceData]]:
-    """(id, data) of every structure of some datasets, in order of name; a second root's ids are told apart.
-
-    Raises
-    ------
-    ValueError : a root without structures, or a folder that cannot be read.
-    """
-    if reader is None:
-        from ase_deeph.io import read_deeph
-
-        reader = read_deeph
-    seen: set[str] = set()
-    for root in roots:
-        for folder in structure_folders(root):
-            name = folder.name if folder.name not in seen else f"{Path(root).name}/{folder.name}"
-            if name in seen:
-                raise ValueError(
-                    f"structure {name!r} of {root} appears twice in the dataset; give each root once"
-                )
-            seen.add(name)
-            try:
-                yield name, reader(folder)
-            except (KeyError, OSError, ValueError) as error:
-                raise ValueError(f"structure folder {folder} cannot be read: {error}") from error
 
 
 def dataset_basis(root: str | Path, data: Iterable[ReferenceData] = ()) -> OrbitalBasis:

@@ -23,10 +23,13 @@ VERBS = {
     "dos": "density of states, as a picture, JSON or CSV",
     "fermi": "Fermi level, gap and electron count of a structure",
     "predict": "H(R) and S(R) of a structure, in the DeepH format",
+    "transport": "transmission of a device between leads, as a table and a picture",
     "models": "the named models, and where each comes from",
     "dataset": "generate reference DFT data",
     "train": "train a model from a config.toml",
     "evaluate": "errors of a model on a dataset",
+    "convert": "output of a DFT code, as a folder of the DeepH format",
+    "doctor": "what is wrong with folders of reference data",
 }
 
 

@@ -1,36 +1,74 @@
-"""`deeph dataset`: generate reference data from a recipe, or say what a recipe would generate."""
+"""`deeph dataset ACTION`: make reference data, look at them, check, divide and pack them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
+
+_ROOTS = "folders of structures (or of a dft/ folder) and packed files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Action, recipe, and where and how to compute."""
-    parser.add_argument(
-        "action", choices=("generate", "list"), help="compute the structures, or only list them"
-    )
-    parser.add_argument("recipe", metavar="RECIPE", help="TOML file, see examples/carbon")
-    parser.add_argument("-o", "--output", metavar="FOLDER", help="root of the data set (generate)")
-    parser.add_argument("--engine", choices=("gpaw", "pyscf"), help="instead of the recipe's engine")
-    parser.add_argument(
+    """One subparser per action."""
+    from ase_deeph.cli import _common_options
+
+    actions: Any = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name, help=text, description=f"{text}.", parents=[_common_options(on_verb=True)]
+        )
+
+    generate = add("generate", "compute the structures of a recipe")
+    listing = add("list", "say what a recipe would generate")
+    for recipe in (generate, listing):
+        recipe.add_argument("recipe", metavar="RECIPE", help="TOML file, see examples/carbon")
+    generate.add_argument("-o", "--output", metavar="FOLDER", help="root of the data set")
+    generate.add_argument("--engine", choices=("gpaw", "pyscf"), help="instead of the recipe's engine")
+    generate.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1)"
     )
+    info = add("info", "sizes, species, shells and ranges")
+    pack = add("pack", "write or continue one packed HDF5 file")
+    split = add("split", "training and validation names, stable by their hash")
+    check = add("check", "examine every structure, verify checksums, find duplicates")
+    plot = add("plot", "a picture of sizes, distances and ranges")
+    for action in (info, pack, split, check, plot):
+        action.add_argument("roots", metavar="DATASET", nargs="+", help=_ROOTS)
+    info.add_argument("--json", action="store_true", help="print JSON")
+    pack.add_argument("-o", "--output", metavar="FILE", required=True, help="a .h5 file, made or continued")
+    pack.add_argument(
+        "--dtype", choices=("float32", "float64"), help="precision of H and S (default float64)"
+    )
+    pack.add_argument("--compression", choices=("gzip", "lzf", "none"), default="gzip", help="default gzip")
+    split.add_argument("--fraction", type=float, default=0.1, help="share held out (default 0.1)")
+    split.add_argument("-o", "--output", metavar="FILE", help="also write the names as JSON")
+    check.add_argument("--no-duplicates", action="store_true", help="do not compare structures")
+    plot.add_argument("-o", "--output", metavar="FILE", default="dataset.png", help=".png, .pdf or .svg")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Generate or list.
+    """Do the action.
 
     Returns
     -------
-    0, or 1 when a calculation failed (each is named on stderr).
+    0, or 1 when a calculation failed or `check` found a fault (each is named).
 
     Raises
     ------
-    ValueError, FileNotFoundError : a bad recipe, or a folder that holds another data set.
+    ValueError, FileNotFoundError : a bad recipe or dataset, or a folder that holds another data set.
     """
+    if arguments.action in ("generate", "list"):
+        return _generate(arguments)
+    from ase_deeph.cli import dataset_tools
+
+    return getattr(dataset_tools, arguments.action)(arguments)
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    """Generate or list the structures of a recipe."""
     from ase_deeph.dft.recipe import read_recipe
 
     recipe = read_recipe(arguments.recipe)

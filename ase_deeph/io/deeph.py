@@ -24,6 +24,7 @@ from ase.io import write as ase_write
 
 from ase_deeph.basis import OrbitalBasis, SpeciesBasis
 from ase_deeph.io.basis_file import read_basis, write_basis
+from ase_deeph.io.stored import stored_values
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
@@ -33,6 +34,16 @@ INFO, REFERENCE, STRUCTURE = "info.json", "reference.json", "POSCAR"
 _OWN_FILES = {HAMILTONIAN, OVERLAP, BASIS, FORCE, INFO, REFERENCE, STRUCTURE}
 _BASIS_LEVELS = 4
 _VACUUM = 6.0
+_FARTHEST_CELL = 10_000
+_ASE_COMPLAINTS = (
+    ValueError,
+    LookupError,
+    StopIteration,
+    RuntimeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+)
 
 
 def write_deeph(folder: str | Path, data: ReferenceData, *, own_basis: bool = True) -> None:
@@ -262,7 +273,7 @@ def _read_structure(folder: Path) -> Atoms:
         )
     try:
         return ase_read(path, format="vasp")  # type: ignore[return-value]
-    except (ValueError, IndexError, KeyError, StopIteration) as error:
+    except _ASE_COMPLAINTS as error:
         raise ValueError(f"{path}: cannot be read as a POSCAR ({error})") from error
 
 
@@ -318,15 +329,16 @@ def _read_matrix(path: Path, basis: OrbitalBasis, atoms: Atoms, spin: str) -> Re
     try:
         with h5py.File(path, "r") as file:
             keys, shapes, bounds, entries = (
-                file[name][()] for name in ("atom_pairs", "chunk_shapes", "chunk_boundaries", "entries")
+                stored_values(file[name])
+                for name in ("atom_pairs", "chunk_shapes", "chunk_boundaries", "entries")
             )
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"{path}: damaged or not a DeepH matrix file ({error}); copy or compute it again"
         ) from error
     try:
         return _matrix(keys, shapes, bounds, entries, basis, atoms, spin)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -340,19 +352,24 @@ def _matrix(
     spin: str,
 ) -> RealSpaceMatrix:
     """A RealSpaceMatrix from the arrays of a file, whatever the order of its pairs."""
-    keys = np.asarray(keys, dtype=np.int64)
     if (
-        keys.ndim != 2
+        any(array.dtype.kind not in "iu" for array in (keys, shapes, bounds))
+        or keys.ndim != 2
         or keys.shape[1] != 5
         or shapes.shape != (len(keys), 2)
         or bounds.shape != (len(keys) + 1,)
+        or entries.ndim != 1
     ):
         raise ValueError(
-            f"expected (n, 5) atom_pairs with matching chunks, received {keys.shape}, {shapes.shape}"
+            f"expected integer (n, 5) atom_pairs with matching chunks and a list of entries, received {keys.shape}, "
+            f"{shapes.shape}, {bounds.shape} and {entries.shape}"
         )
+    keys = keys.astype(np.int64)
     if bounds[-1] != len(entries) or np.any(np.diff(bounds) != shapes.prod(axis=1)):
         raise ValueError(f"chunk boundaries end at {bounds[-1]}, the file has {len(entries)} entries")
     R, i, j = keys[:, :3], keys[:, 3], keys[:, 4]
+    if np.abs(R).max(initial=0) > _FARTHEST_CELL:
+        raise ValueError(f"atom_pairs names a cell {np.abs(R).max()} cells away; the file is damaged")
     pairs = AtomPairs(i, j, R, len(atoms))
     counts = basis.orbital_counts(atoms.get_chemical_symbols())
     factors = {f for f in (1, 2) if np.array_equal(shapes, f * np.column_stack([counts[i], counts[j]]))}

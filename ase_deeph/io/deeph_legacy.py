@@ -9,11 +9,16 @@ from typing import Any
 import h5py
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from ase_deeph.basis import OrbitalBasis, SpeciesBasis
+from ase_deeph.io.stored import stored_values
+from ase_deeph.io.structure_checks import checked
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
+
+_FARTHEST_CELL = 10_000
 
 # position in OpenMX's order (p: x y z; d: z² x²-y² xy xz yz; ...) of each of our orbitals m = -l ... l
 _FROM_OPENMX = {0: (0,), 1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}
@@ -64,9 +69,9 @@ def _information(path: Path) -> dict[str, Any]:
 def _structure(folder: Path) -> tuple[Atoms, list[tuple[int, ...]]]:
     """The atoms and the shells of each."""
     try:
-        cell = np.loadtxt(folder / "lat.dat", ndmin=2).T
-        positions = np.loadtxt(folder / "site_positions.dat", ndmin=2).T
-        numbers = np.loadtxt(folder / "element.dat", ndmin=1).astype(int)
+        cell = _table(folder / "lat.dat", 3).T
+        positions = _table(folder / "site_positions.dat", 3).T
+        numbers = _table(folder / "element.dat", None).ravel()
         lines = [line for line in (folder / "orbital_types.dat").read_text().splitlines() if line.strip()]
         shells = [tuple(int(l) for l in line.split()) for line in lines]
     except (OSError, ValueError) as error:
@@ -75,7 +80,28 @@ def _structure(folder: Path) -> tuple[Atoms, list[tuple[int, ...]]]:
         raise ValueError(
             f"{folder}: {len(positions)} positions, {len(numbers)} elements and {len(shells)} orbital types"
         )
-    return Atoms(numbers=numbers, positions=positions, cell=cell, pbc=True), shells
+    if not np.all((numbers >= 1) & (numbers < len(chemical_symbols)) & (numbers == np.rint(numbers))):
+        raise ValueError(f"{folder}/element.dat: expected atomic numbers, received {numbers[:8].tolist()}")
+    if any(not 0 <= l <= max(_FROM_OPENMX) for own in shells for l in own):
+        raise ValueError(
+            f"{folder}/orbital_types.dat: expected l = 0 ... {max(_FROM_OPENMX)}, received {shells[:4]}"
+        )
+    try:
+        atoms = Atoms(numbers=numbers.astype(int), positions=positions, cell=cell, pbc=True)
+        return checked(atoms), shells
+    except ValueError as error:
+        raise ValueError(f"{folder}: damaged structure ({error})") from error
+
+
+def _table(path: Path, rows: int | None) -> np.ndarray:
+    """Numbers of a text file, (rows, n); ValueError when they are no table of finite numbers."""
+    lines = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    table = np.array(lines, dtype=float)
+    if not table.size or not np.all(np.isfinite(table)) or (rows is not None and len(table) != rows):
+        raise ValueError(
+            f"{path.name}: expected {rows or 'some'} rows of finite numbers, received {table.shape}"
+        )
+    return table
 
 
 def _matrix(path: Path, basis: OrbitalBasis, atoms: Atoms, spin: str) -> RealSpaceMatrix | None:
@@ -83,14 +109,19 @@ def _matrix(path: Path, basis: OrbitalBasis, atoms: Atoms, spin: str) -> RealSpa
         return None
     try:
         with h5py.File(path, "r") as file:
-            found = {name: file[name][()] for name in file}
-    except (OSError, RuntimeError, KeyError) as error:
+            found = {name: stored_values(file[name]) for name in file}
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{path}: damaged or not HDF5 ({error}); copy or compute it again") from error
     try:
-        keys = np.array([json.loads(name) for name in found], dtype=np.int64).reshape(len(found), 5)
-    except ValueError as error:
+        named = [json.loads(name) for name in found]
+        if any(type(n) is not int for key in named for n in key):
+            raise ValueError("received numbers that are not whole")
+        keys = np.array(named, dtype=np.int64).reshape(len(found), 5)
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: expected dataset names '[R1, R2, R3, i, j]', {error}") from error
     R, i, j = keys[:, :3], keys[:, 3] - 1, keys[:, 4] - 1
+    if np.abs(R).max(initial=0) > _FARTHEST_CELL:
+        raise ValueError(f"{path}: a key names a cell {np.abs(R).max()} cells away; the file is damaged")
     pairs = AtomPairs(i, j, R, len(atoms))
     order = np.lexsort(np.column_stack([i, j, R]).T[::-1])
     orbitals = {s: _permutation(basis.shells(s), 2 if spin == "spinor" else 1) for s in basis}
