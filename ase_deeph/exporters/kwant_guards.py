@@ -51,7 +51,9 @@ def site_atom(site: Any) -> SiteAtom:
 
 def kwant_package(caller: str) -> Any:
     """Kwant, or an error that says where to get it."""
-    return optional_package("kwant", caller, "pip install 'ase-deeph[transport]'")
+    return optional_package(
+        "kwant", caller, "pip install '.[transport]' ./tools/kwant (in a clone; its release predates NumPy 2)"
+    )
 
 
 def attach_lead(builder: Builder, lead: Builder, **options: Any) -> None:

@@ -27,7 +27,8 @@ try:
         from kwant.physics import PropagatingModes
 except ImportError as error:
     raise ModuleNotFoundError(
-        "transport through Kwant needs the package kwant; install it with: pip install 'ase-deeph[transport]'"
+        "transport through Kwant needs the package kwant, extra 'transport'; install it in a clone with: "
+        "pip install '.[transport]' ./tools/kwant (its release predates NumPy 2)"
     ) from error
 
 PARAMETER = "E"
