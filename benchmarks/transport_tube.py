@@ -1,6 +1,6 @@
 """T(E) of a 2,000-atom nanotube with a vacancy at one energy: time of each stage and peak memory.
 
-    python benchmarks/transport_tube.py [--atoms 2000] [--index 10] [--energy 0.5] [--source model|distance]
+    python benchmarks/transport_tube.py [--atoms 2000] [--index 10] [--energy 1.2] [--source model|distance]
 
 The (index, 0) tube lies between two leads of itself.  H and S come from the model that ships, or, with
 `--source distance`, from smooth functions of distance (benchmarks/transport_build.py).
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--atoms", type=int, default=2000)
     parser.add_argument("--index", type=int, default=10)
     parser.add_argument(
-        "--energy", type=float, default=0.5, help="eV above the middle level of the lead at Γ"
+        "--energy", type=float, default=1.2, help="eV above the middle level of the lead at Γ"
     )
     parser.add_argument("--source", choices=("model", "distance"), default="model")
     options = parser.parse_args()

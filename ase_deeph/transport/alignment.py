@@ -114,7 +114,27 @@ def check_orbitals(contact: Contact, norbs: np.ndarray) -> None:
         )
 
 
-def offset_of(
+def best_contact(
+    contacts: Sequence[Contact], plain: ScatteringProblem, h_of_spin: Sequence[sp.csr_matrix]
+) -> tuple[Contact, tuple[float, float]]:
+    """Of contacts that fit by position equally well, the one whose matrices fit best, its offset and residual.
+
+    Raises
+    ------
+    ValueError : the overlap of none agrees with the device's.
+    """
+    fitting, refusals = [], []
+    for contact in contacts:
+        try:
+            fitting.append((contact, _offset_of(contact, plain, h_of_spin)))
+        except ValueError as error:
+            refusals.append(error)
+    if not fitting:
+        raise refusals[0]
+    return min(fitting, key=lambda pair: pair[1][1])
+
+
+def _offset_of(
     contact: Contact, plain: ScatteringProblem, h_of_spin: Sequence[sp.csr_matrix]
 ) -> tuple[float, float]:
     """Offset and residual of a contact, from the sparse matrices of the device (one H for each spin)."""

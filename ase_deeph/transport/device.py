@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ase_deeph.electronic_structure import ElectronicStructure
-from ase_deeph.transport.alignment import Alignment, aligned, check_orbitals, offset_of
+from ase_deeph.transport.alignment import Alignment, aligned, best_contact, check_orbitals
 from ase_deeph.transport.contact import Contact, check_disjoint, contacts_at, parse_sides
 from ase_deeph.transport.from_matrices import Matrix, contacts_of_matrices, fixed_matrices
 from ase_deeph.transport.lead import AXES, Lead
@@ -126,10 +126,9 @@ class Device:
         chosen, found = [], []
         for contacts in candidates:
             check_orbitals(contacts[0], norbs)
-            results = [offset_of(contact, plain, h_of_spin) for contact in contacts]
-            best = int(np.argmin([residual for _, residual in results]))
-            chosen.append(contacts[best])
-            found.append(results[best])
+            contact, result = best_contact(contacts, plain, h_of_spin)
+            chosen.append(contact)
+            found.append(result)
         check_disjoint(chosen)
         self.alignment: Alignment = aligned(align, found, [c.side for c in chosen])
         self._matrices = matrices.moved(self.alignment.device_shift)

@@ -66,14 +66,14 @@ def main() -> None:
     report = evaluate(model, arguments.test, output=arguments.report, kpts={"density": 5.0, "gamma": True})
     print(report.table())
     training = dict(model.provenance)
-    train, test = recipe_of("train.toml"), recipe_of("test.toml")
+    recipes = {name: recipe_of(f"{name}.toml") for name in ("train", "validation", "test")}
+    train = recipes["train"]
     provenance = {
         "name": NAME,
         "summary": SUMMARY,
-        "recipe": {"train": train, "test": test},
+        "recipe": recipes,
         "seeds": {
-            "train": train["seed"],
-            "test": test["seed"],
+            **{name: recipe["seed"] for name, recipe in recipes.items()},
             "network": training["config"]["training"]["seed"],
         },
         "engine": train["engine"],
