@@ -98,7 +98,7 @@ def lowdin(
     ValueError : a cutoff that is no length, an overlap that is not positive, or an error above `max_error`;
         the message says the error measured and the cutoff that would do.
     """
-    if not np.isfinite(cutoff) or cutoff <= 0:
+    if not isinstance(cutoff, (int, float, np.number)) or not np.isfinite(cutoff) or cutoff <= 0:
         raise ValueError(f"cutoff: expected a positive length in Å, received {cutoff}")
     if hamiltonian.spin == "spinor" and overlap.spin == "none":
         overlap = spinor_overlap(overlap)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -23,6 +25,8 @@ _IGNORED_WARNINGS = (
     "ignore::DeprecationWarning:gpaw.*",
     "ignore::DeprecationWarning:pyscf.*",
     "ignore:.*Orbax.*",
+    # Kwant's plotter says which of its drawing engines are absent.
+    "ignore:.*plotly.*:RuntimeWarning",
     # importlib.resources in dependencies built for older Pythons.
     "ignore::ImportWarning",
     # A subprocess's or an h5py file's handle closed by the garbage collector of a dependency.
@@ -50,6 +54,14 @@ def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _private_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled networks go to a folder of this test session, never to the user's cache."""
     monkeypatch.setenv("ASE_DEEPH_CACHE", str(session_cache))
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """A command run inside a test sets the package's log level; the next test starts with none."""
+    yield
+    for name in ("ase_deeph", "trainers"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture

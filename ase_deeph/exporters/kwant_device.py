@@ -70,7 +70,8 @@ def device_builder(problem: DeviceMatrices) -> Builder:
 
     Every atom is a site of its own family "index:symbol" with tag (0,); the atoms of a lead's layer repeat
     along the lead with tags (1,), (2,), ...  Atoms may be deleted or their values replaced before
-    `finalized()`; solve it with `smatrix`, which binds E to the energy.
+    `finalized()`.  Its leads refuse params["E"] that differ from the energy, and an energy at which modes were
+    lost, in every solver of Kwant; `smatrix` binds E and checks that current is conserved too.
 
     Parameters
     ----------
@@ -81,10 +82,12 @@ def device_builder(problem: DeviceMatrices) -> Builder:
     ModuleNotFoundError : Kwant is not installed.
     ValueError : a device atom that lies in the layers of two leads, or is named twice by one.
     """
-    kwant = kwant_package("device_builder")
+    kwant_package("device_builder")
+    from ase_deeph.exporters.kwant_guarded import GuardedBuilder
+
     steps = _steps(problem)
     families = _families(problem, steps)
-    device = kwant.Builder()
+    device = GuardedBuilder()
     _fill(device, families, problem.h, problem.s)
     for attachment, step in zip(problem.attachments, steps, strict=True):
         attach_lead(device, _lead(attachment, step, [families[i] for i in attachment.atoms]))

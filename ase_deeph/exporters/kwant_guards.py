@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -114,14 +114,18 @@ def smatrix(
     ValueError : params["E"] differs from the energy, or modes or current were lost at this energy.
     """
     kwant = kwant_package("smatrix")
-    bound = _bound(energy, params)
+    bound = bound_energy(energy, params)
     solved = copy.copy(system)
     solved.leads = [
-        kwant.system.PrecalculatedLead(modes=_modes(lead, energy, bound)) if hasattr(lead, "modes") else lead
+        kwant.system.PrecalculatedLead(modes=lead_modes(lead, energy, bound))
+        if hasattr(lead, "modes")
+        else lead
         for lead in system.leads
     ]
     if check_modes:
-        _refuse_lost_modes(system.leads, solved.leads, energy, bound)
+        for lead, known in zip(system.leads, solved.leads, strict=True):
+            if hasattr(lead, "modes"):
+                refuse_lost_modes(lead, known.modes(), energy, bound)
     result = kwant.smatrix(solved, energy, params=bound, **options)
     if check_modes:
         _refuse_lost_current(result, energy)
@@ -132,7 +136,7 @@ def _text(site: Any) -> str:
     return f"{site.family.name} in cell {tuple(int(n) for n in site.tag)}"
 
 
-def _bound(energy: float, params: Mapping[str, Any] | None) -> dict[str, Any]:
+def bound_energy(energy: float, params: Mapping[str, Any] | None) -> dict[str, Any]:
     """The parameters with E = energy."""
     given = dict(params or {})
     other = given.setdefault("E", energy)
@@ -144,7 +148,7 @@ def _bound(energy: float, params: Mapping[str, Any] | None) -> dict[str, Any]:
     return given
 
 
-def _modes(lead: Any, energy: float, params: Mapping[str, Any]) -> Any:
+def lead_modes(lead: Any, energy: float, params: Mapping[str, Any]) -> Any:
     """Propagating and stabilised modes of a lead."""
     import kwant
 
@@ -161,23 +165,18 @@ def _modes(lead: Any, energy: float, params: Mapping[str, Any]) -> Any:
     )
 
 
-def _refuse_lost_modes(
-    leads: Sequence[Any], solved: Sequence[Any], energy: float, params: Mapping[str, Any]
-) -> None:
+def refuse_lost_modes(lead: Any, modes: Any, energy: float, params: Mapping[str, Any]) -> None:
     """Raise where a lead has fewer modes at the energy than on both sides of it."""
-    for number, (lead, known) in enumerate(zip(leads, solved, strict=True)):
-        if not hasattr(lead, "modes"):
-            continue
-        found = len(known.modes()[0].momenta)
-        around = [
-            len(_modes(lead, energy + step, {**params, "E": energy + step})[0].momenta)
-            for step in (_NUDGE, -_NUDGE)
-        ]
-        if found < min(around):
-            raise ValueError(
-                f"lead {number}: Kwant finds {found // 2} modes at {energy} eV and {min(around) // 2} at "
-                f"±{_NUDGE} eV: {_REMEDY}"
-            )
+    found = len(modes[0].momenta)
+    around = [
+        len(lead_modes(lead, energy + step, {**params, "E": energy + step})[0].momenta)
+        for step in (_NUDGE, -_NUDGE)
+    ]
+    if found < min(around):
+        raise ValueError(
+            f"lead: Kwant finds {found // 2} modes at {energy} eV and {min(around) // 2} at "
+            f"±{_NUDGE} eV: {_REMEDY}"
+        )
 
 
 def _refuse_lost_current(result: Any, energy: float) -> None:

@@ -23,6 +23,7 @@ CHANNELS = {"up": 0, "down": 1}
 class OnSiteValue:
     """h_ii(E) = H_ii - E (S_ii - 1)."""
 
+    __name__ = "h_ii(E)"
     h: np.ndarray
     excess: np.ndarray
 
@@ -34,6 +35,7 @@ class OnSiteValue:
 class HoppingValue:
     """h_ij(E) = H_ij - E S_ij."""
 
+    __name__ = "h_ij(E)"
     h: np.ndarray
     s: np.ndarray
 

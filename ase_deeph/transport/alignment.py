@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 MODES = ("overlap", "lead", "none")
 _FOREIGN = 0.01
 _POOR = 0.1
+_FOREIGN_END = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,12 @@ def aligned(mode: str, found: Sequence[tuple[float, float]], sides: Sequence[str
         ", ".join(f"{side} {shift:+.6f}" for side, shift in zip(sides, leads, strict=True)),
         ", ".join(f"{r:.1e}" for r in residuals),
     )
+    if mode != "none" and residuals.max() > _FOREIGN_END:
+        raise ValueError(
+            f"side {sides[int(residuals.argmax())]}: after alignment lead and device still differ by "
+            f"{residuals.max():.2f} eV on the shared layer, so the device ends in no bulk (vacuum, a surface?); make "
+            'it periodic along the lead, or lengthen it, or accept it with align="none"'
+        )
     if residuals.max() > _POOR:
         logger.warning(
             "side %s: after alignment lead and device still differ by %.2f eV on the shared layer; the device's "

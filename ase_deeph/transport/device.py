@@ -122,6 +122,10 @@ class Device:
     ) -> None:
         self.norbs = norbs
         plain = ScatteringProblem(*matrices.at(np.zeros(3), 0), norbs, [])
+        if not (np.all(np.isfinite(plain.h.data)) and np.all(np.isfinite(plain.s.data))):
+            raise ValueError(
+                "device: expected finite H and S, received NaN or infinity; check the model or file"
+            )
         h_of_spin = [plain.h, *(matrices.at(np.zeros(3), s)[0] for s in range(1, matrices.n_spins))]
         chosen, found = [], []
         for contacts in candidates:
@@ -264,8 +268,10 @@ class Device:
         ModuleNotFoundError : Kwant is not installed.
         """
         grid = np.atleast_1d(np.asarray(energies, dtype=float))
-        if grid.ndim != 1 or not np.all(np.isfinite(grid)):
-            raise ValueError(f"energies: expected finite numbers (n_energies,), received shape {grid.shape}")
+        if grid.ndim != 1 or not len(grid) or not np.all(np.isfinite(grid)):
+            raise ValueError(
+                f"energies: expected finite numbers, one at least, (n_energies,); received shape {grid.shape}"
+            )
         source, drain = terminals
         for number in terminals:
             if not 0 <= number < len(self.contacts):
@@ -385,7 +391,9 @@ class Device:
                 f"kperp: expected fractional k (3,), ({len(free)},) along {', '.join(AXES[a] for a in free)}, or "
                 f"several of them, received {kperp}"
             )
+        along = [a for a in range(3) if a not in free]
+        if points.shape[1] == 3 and np.any(points[:, along]):
+            raise ValueError(f"kperp: expected 0 along {', '.join(AXES[a] for a in along)}, received {kperp}")
         full = np.zeros((len(points), 3))
         full[:, free] = points[:, free] if points.shape[1] == 3 else points
         return full
-

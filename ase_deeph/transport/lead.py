@@ -90,6 +90,10 @@ class Lead:
             )
         s = es.overlap
         R, hamiltonian, overlap = _dense_cells(h, s)
+        if not (np.all(np.isfinite(hamiltonian)) and np.all(np.isfinite(overlap))):
+            raise ValueError(
+                "lead: expected finite H and S, received NaN or infinity; check the model or file"
+            )
         norbs = h.basis.orbital_counts(h.atoms.get_chemical_symbols()) * (2 if h.spin == "spinor" else 1)
         lead = cls(R, hamiltonian, overlap, norbs, along, 1, h.spin, h.atoms, 0.0, tolerance, es)
         return lead._with_layer(cells)
@@ -351,6 +355,12 @@ def _check_shapes(R: np.ndarray, h: np.ndarray, s: np.ndarray, norbs: np.ndarray
             f"lead: expected R (n_R,) or (n_R, 3), H and S (n_R, N, N), received {R.shape}, {h.shape[1:]} and "
             f"{s.shape} for spin {spin!r}"
         )
+    if not (np.all(np.isfinite(h)) and np.all(np.isfinite(s))):
+        raise ValueError(
+            "lead: expected finite H and S, received NaN or infinity; check where they come from"
+        )
+    if len(np.unique(R, axis=0)) < len(R) or not np.array_equal(R, np.round(R)):
+        raise ValueError(f"lead: expected different integer cells R, received {R.tolist()[:6]}")
     if norbs.sum() != s.shape[-1]:
         raise ValueError(f"lead: norbs add up to {norbs.sum()}, the matrices have {s.shape[-1]} orbitals")
 

@@ -2,9 +2,10 @@
 
 With principal layers of several cells, k and -k or two bands may fold on one phase; there Kwant's mode solver may
 lose modes while the scattering matrix stays unitary.  At each energy the right-moving modes are therefore counted
-from the bands of the primitive cell too.  On a mismatch, or with two phases closer than 1e-4, T is the mean of
-T(E + d) and T(E - d), d = 1e-4 eV, each of which must pass the same test.  Where none does, T is NaN, and a warning
-says so.
+from the bands of the primitive cell too, and S†S = 1 is required.  Where both hold but two phases are closer than
+1e-4, T(E) is kept if it agrees with the mean of T(E ± 1e-6 eV).  Else T is that mean at the smallest step d at which
+the means for d and for a larger step agree (a mean is off by d² T''/2, small against what T varies across the step),
+or else at which no doubt is left.  Where no step will do, T is NaN, and a warning says so.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ase_deeph.transport.problem import ScatteringProblem
 
 logger = logging.getLogger(__name__)
 
-STEPS = (1e-4, 2.3e-4, 5.1e-4)
+STEPS = (1e-6, 4e-6, 2e-5, 1e-4, 2.3e-4, 5.1e-4)
+_AGREE, _BEND = 3e-6, 0.05
 _PHASE_GAP = 1e-4
 _SAME_VELOCITY = 0.01
 _UNITARITY = 1e-6
@@ -106,17 +108,22 @@ def _guarded(syst: Any, counters: Sequence[ModeCounter], energy: float) -> Outco
     there = _attempt(syst, counters, energy)
     if there.outcome is not None and not there.reason:
         return there.outcome
-    pairs = []
+    means: list[Outcome] = []
     for step in STEPS:
-        pairs.append([_attempt(syst, counters, energy + sign * step) for sign in (1, -1)])
-        if all(side.outcome is not None and not side.reason for side in pairs[-1]):
-            return _mean_of(pairs[-1], counters, energy, step, there.reason)
-    if there.outcome is not None:
-        logger.info("E = %.6f eV: %s, and so they stay nearby; T is kept", energy, there.reason)
-        return replace(there.outcome, reason=there.reason)
-    for step, pair in zip(STEPS, pairs, strict=True):
-        if all(side.outcome is not None for side in pair):
-            return _mean_of(pair, counters, energy, step, there.reason)
+        pair = [_attempt(syst, counters, energy + sign * step) for sign in (1, -1)]
+        if any(side.outcome is None for side in pair):
+            continue
+        mean, spread = _mean_of(pair, counters, energy, step, there.reason), _spread(pair)
+        if there.outcome is not None and not means and _agree(there.outcome, mean, spread):
+            logger.info("E = %.6f eV: %s; T is kept, its neighbours agree", energy, there.reason)
+            return replace(there.outcome, reason=there.reason)
+        if means and _agree(means[-1], mean, spread):
+            return _told(means[-1], energy)
+        means.append(mean)
+        if not any(side.reason for side in pair):
+            return _told(mean, energy)
+    if means:
+        return _told(means[0], energy)
     logger.warning(
         "E = %.6f eV: %s, also within %.1e eV of it; T is NaN there", energy, there.reason, max(STEPS)
     )
@@ -124,10 +131,27 @@ def _guarded(syst: Any, counters: Sequence[ModeCounter], energy: float) -> Outco
     return Outcome(np.full((n, n), np.nan), _counted(counters, energy), np.nan, max(STEPS), there.reason)
 
 
+def _agree(first: Outcome, second: Outcome, spread: float) -> bool:
+    """Whether two transmission matrices are equal to 3e-6, or to a twentieth of how T varies across the step."""
+    difference = float(np.abs(first.transmission - second.transmission).max(initial=0.0))
+    return difference < _AGREE + _BEND * spread
+
+
+def _spread(pair: Sequence[_Attempt]) -> float:
+    """|T(E + d) - T(E - d)|."""
+    up, down = (side.outcome.transmission for side in pair if side.outcome is not None)
+    return float(np.abs(up - down).max(initial=0.0))
+
+
+def _told(outcome: Outcome, energy: float) -> Outcome:
+    """The outcome, after a line in the log that says how far the energy was stepped aside."""
+    logger.info("E = %.6f eV: %s; T is the mean of T(E ± %.1e eV)", energy, outcome.reason, outcome.step)
+    return outcome
+
+
 def _mean_of(
     pair: Sequence[_Attempt], counters: Sequence[ModeCounter], energy: float, step: float, reason: str
 ) -> Outcome:
-    logger.info("E = %.6f eV: %s; T is the mean of T(E ± %.1e eV)", energy, reason, step)
     found = [side.outcome for side in pair if side.outcome is not None]
     return Outcome(
         np.mean([o.transmission for o in found], axis=0),
