@@ -191,3 +191,17 @@ def bands_agree(atoms: Atoms, kpts: np.ndarray, *, basis: str, h: float) -> None
         theirs = own.get_eigenvalues(kpt=n)
         ours = scipy.linalg.eigvalsh(data.hamiltonian.at_k(k), data.overlap.at_k(k))[: len(theirs)]
         assert np.abs(ours - theirs).max() < 2e-3
+
+
+def test_confined_orbitals_are_shorter_and_better_conditioned() -> None:
+    silicon = bulk("Si", a=5.43)
+    radii = [orbital_radii(silicon, basis, "PBE")["Si"] for basis in ("szp(dzp)", "szp(loc.dzp)")]
+    assert radii[1] == pytest.approx(7.0 * 0.529177, abs=1e-3)
+    assert radii[0] > radii[1] + 1.0
+    smallest = [
+        np.linalg.eigvalsh(overlap(silicon, gpaw_basis(silicon, basis)).at_k([0.0, 0.0, 0.0]))[0]
+        for basis in ("szp(dzp)", "szp(loc.dzp)")
+    ]
+    assert smallest[1] > smallest[0] > 0
+    with pytest.raises(ValueError, match=r"loc\."):
+        gpaw_basis(silicon, "szp(loc.nonsense)")

@@ -174,3 +174,49 @@ def test_held_out_structures_are_no_training_structures() -> None:
         name: {e.name for e in read_recipe(CARBON / f"{name}.toml").entries} for name in ("train", "test")
     }
     assert not kinds["train"] & kinds["test"]
+
+
+def sample_of(builder: str, rng: int = 0, **options: object) -> object:
+    return build(builder, options, np.random.default_rng(rng), folder=Path(), label="x")
+
+
+def test_bulk_with_substitutions() -> None:
+    pure = sample_of("bulk", formula="Si", structure="diamond", a=5.43)
+    assert np.allclose(pure.get_all_distances(mic=True)[0, 1], 5.43 * np.sqrt(3) / 4)
+    swap = {"from": "Si", "to": "C", "most": 2}
+    counts = {
+        int(
+            sum(
+                sample_of("bulk", seed, formula="Si", structure="diamond", a=5.4, substitute=swap).symbols
+                == "C"
+            )
+        )
+        for seed in range(12)
+    }
+    assert counts == {0, 1, 2}
+    for wrong, message in (({"from": "Si"}, "substitute"), ({"from": "Ge", "to": "C", "most": 9}, "Ge")):
+        with pytest.raises(ValueError, match=message):
+            sample_of("bulk", 1, formula="Si", structure="diamond", a=5.4, substitute=wrong)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cluster_has_no_contacts(seed: int) -> None:
+    water = sample_of("cluster", seed, molecule="H2O", number=5)
+    assert water.get_chemical_formula() == "H10O5"
+    distances = water.get_all_distances()
+    oxygens = np.flatnonzero(water.symbols == "O")
+    between = distances[np.ix_(oxygens, oxygens)] + 99 * np.eye(5)
+    assert 0.9 * 2.9 < between.min(axis=1).max() < 1.3 * 2.9
+    other = np.arange(15)[:, None] // 3 != np.arange(15)[None] // 3
+    assert distances[other].min() > 1.5
+    assert np.allclose(np.sort(distances[0, 1:3]), distances[oxygens[1], oxygens[1] + 1 : oxygens[1] + 3])
+    with pytest.raises(ValueError, match="no room"):
+        sample_of("cluster", seed, molecule="H2O", number=2, spacing=1e-4)
+
+
+@pytest.mark.parametrize("path", sorted((CARBON.parents[1] / "benchmarks" / "sets").glob("*/t*.toml")))
+def test_benchmark_recipes_build(path: Path) -> None:
+    sample = next(read_recipe(path).samples())
+    atoms = sample.atoms()
+    assert len(atoms)
+    assert not len(neighbor_list("i", atoms, 0.7))

@@ -82,6 +82,71 @@ def _nanotube(options: Mapping[str, Any], rng: np.random.Generator, folder: Path
     return tube
 
 
+def _bulk(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """A crystal by ase.build.bulk, cubic cell; substitute = {from = "Si", to = "C", most = 2} swaps 0 to 2 atoms."""
+    from ase.build import bulk
+
+    crystal = bulk(
+        str(options["formula"]),
+        crystalstructure=options.get("structure"),
+        a=options.get("a"),
+        cubic=bool(options.get("cubic", True)),
+    )
+    return _substituted(crystal, options.get("substitute"), rng)
+
+
+def _substituted(atoms: Atoms, substitute: Mapping[str, Any] | None, rng: np.random.Generator) -> Atoms:
+    """Some atoms of one element, drawn at random, become another."""
+    if substitute is None:
+        return atoms
+    unknown = sorted(set(substitute) ^ {"from", "to", "most"})
+    if unknown:
+        raise ValueError(f"substitute: expected the keys from, to and most, received {sorted(substitute)}")
+    hosts = np.flatnonzero(atoms.symbols == substitute["from"])
+    n = int(rng.integers(0, int(substitute["most"]) + 1))
+    if n > len(hosts):
+        raise ValueError(f"substitute: {n} of {substitute['from']} asked for, the cell has {len(hosts)}")
+    symbols = np.array(atoms.get_chemical_symbols())
+    symbols[rng.choice(hosts, size=n, replace=False)] = substitute["to"]
+    result = atoms.copy()
+    result.set_chemical_symbols(list(symbols))
+    return result
+
+
+def _cluster(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """`number` molecules of ase.build.molecule, turned at random, about `spacing` Å apart, without contacts."""
+    from ase.build import molecule
+
+    number, spacing = int(options.get("number", 1)), float(options.get("spacing", 2.9))
+    unit = molecule(str(options["molecule"]))
+    unit.positions -= unit.get_center_of_mass()
+    cluster = Atoms()
+    for _ in range(1000 * number):
+        if len(cluster) == number * len(unit):
+            return cluster
+        candidate = unit.copy()
+        candidate.rotate(360.0 * rng.uniform(), rng.normal(size=3))
+        if len(cluster):
+            anchor = cluster.positions[len(unit) * int(rng.integers(len(cluster) // len(unit)))]
+            direction = rng.normal(size=3)
+            candidate.positions += anchor + spacing * rng.uniform(0.95, 1.25) * direction / np.linalg.norm(
+                direction
+            )
+        if _apart(cluster, candidate, spacing):
+            cluster += candidate
+    raise ValueError(f"no room for {number} of {options['molecule']} at a spacing of {spacing} Å")
+
+
+def _apart(cluster: Atoms, candidate: Atoms, spacing: float) -> bool:
+    """First atoms (the heavy ones) nearly a spacing apart, all others at least 0.55 of it, and 1 Å."""
+    if not len(cluster):
+        return True
+    distances = np.linalg.norm(cluster.positions[:, None] - candidate.positions[None], axis=-1)
+    return bool(
+        distances.min() > max(0.55 * spacing, 1.0) and distances[:: len(candidate), 0].min() > 0.9 * spacing
+    )
+
+
 def _file(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
     """A structure file that ase.io reads; frame -1 by default, "random" draws one."""
     from ase.io import read
@@ -100,6 +165,8 @@ BUILDERS: dict[str, Builder] = {
     "graphene": Builder(_graphene, ("cell",)),
     "bilayer": Builder(_bilayer, ("cell", "registry", "distance")),
     "nanotube": Builder(_nanotube, ("indices", "bond")),
+    "bulk": Builder(_bulk, ("formula", "structure", "a", "cubic", "substitute")),
+    "cluster": Builder(_cluster, ("molecule", "number", "spacing")),
     "file": Builder(_file, ("path", "frame")),
 }
 

@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.units import Bohr
 
 from ase_deeph.basis import Augmentation, GridRadial, OrbitalBasis, SpeciesBasis
+from ase_deeph.dft.gpaw_confined import provide
 from ase_deeph.dft.gpaw_density import one_pass_mode
 from ase_deeph.dft.gpaw_matrices import real_space_matrices
 from ase_deeph.reference import ReferenceData
@@ -41,7 +42,8 @@ def run_gpaw(
     Parameters
     ----------
     atoms : the structure; positions in Å are used as given, R refers to them.
-    basis : GPAW's name of the orbitals, "dzp", "szp(dzp)", ...
+    basis : GPAW's name of the orbitals, "dzp", "szp(dzp)", ...; "szp(loc.dzp)" and "loc.dzp" are the shorter ones of
+        gpaw_confined, made when asked for (better for Si, Mo, S).
     xc : exchange-correlation functional.
     kpts : mesh (n1, n2, n3); None: odd counts whose supercell is wider than twice the range of H.
     h : grid spacing in Å; the number of points is the nearest integer, so that the spacing hardly depends on
@@ -133,6 +135,8 @@ def converged_calculator(
     GPAW = _gpaw_class()
     from gpaw import KohnShamConvergenceError
 
+    provide(work.get_chemical_symbols(), basis, xc)
+
     mesh = (
         checked_mesh(work, kpts) if kpts is not None else automatic_mesh(work, orbital_radii(work, basis, xc))
     )
@@ -195,6 +199,7 @@ def gpaw_basis(atoms: Atoms, basis: str = "dzp", xc: str = "PBE") -> OrbitalBasi
     from gpaw.xc import XC
 
     numbers = np.unique(atoms.numbers)
+    provide(atoms.get_chemical_symbols(), basis, xc)
     setups = Setups(numbers, "paw", basis, XC(xc))
     return OrbitalBasis({s.symbol: _species_basis(s) for s in setups})
 

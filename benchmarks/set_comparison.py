@@ -1,0 +1,111 @@
+"""One benchmark set, two networks, the same wall time side by side: ELCT and the Clebsch-Gordan baseline.
+
+    python benchmarks/set_comparison.py benchmarks/sets/graphene DATA --minutes 20 -o RESULT.json
+
+DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
+fit.toml. Both networks train at the same time, each in a process and on a thread of its own, with fit.toml's
+numbers; the baseline also with the optimizer named by --baseline-optimizer. The test sets choose nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+}
+
+
+def configuration(folder: Path, data: Path, kind: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """fit.toml of the set with the data's place, the network's kind and the budget."""
+    values = tomllib.loads((folder / "fit.toml").read_text(encoding="utf-8"))
+    values["data"] |= {part: [str((data / part).absolute())] for part in ("train", "validation")}
+    values["network"]["kind"] = kind
+    values["training"]["max_minutes"] = arguments.minutes
+    values["output"] = str((Path(arguments.work) / f"{folder.name}-{kind}").absolute())
+    if kind == "e3" and arguments.baseline_optimizer:
+        values["optimizer"] |= {
+            "kind": arguments.baseline_optimizer,
+            "learning_rate": arguments.baseline_rate,
+        }
+    return values
+
+
+def measured(model_path: Path, data: Path) -> dict[str, Any]:
+    """Errors in meV on the test sets there are."""
+    from trainers.evaluate import evaluate
+
+    errors = {}
+    for part in ("test", "transfer"):
+        if (data / part).exists():
+            numbers = evaluate(str(model_path), data / part).to_dict()
+            errors[part] = {
+                "n": numbers["n_structures"],
+                "gauge_fixed": numbers["mae_gauge_fixed_meV"],
+                "raw": numbers["mae_raw_meV"],
+                "levels_rms": numbers["levels_meV"]["rms_shifted"]["over_structures"],
+            }
+    return errors
+
+
+def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
+    """Train one network, measure it."""
+    import jax
+
+    from trainers.config import parse_config
+    from trainers.experiment import prepare
+    from trainers.fit import Trainer
+
+    experiment = prepare(parse_config(values))
+    cpu = time.process_time()
+    result = Trainer(experiment).run(resume=False)
+    cpu = time.process_time() - cpu
+    return {
+        "kind": values["network"]["kind"],
+        "optimizer": values["optimizer"]["kind"],
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(dict(experiment.network.init(0)))),
+        "structures": sum(len(b.structures) for b in [experiment.train]),
+        "epochs": result.epochs,
+        "minutes": result.seconds / 60,
+        "cpu_minutes": cpu / 60,
+        "validation": {"gauge_fixed": result.errors.gauge_fixed, "raw": result.errors.raw},
+        **measured(result.model_path, data),
+    }
+
+
+def main() -> None:
+    """Both networks at once; the table as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("set")
+    parser.add_argument("data")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--work", default="run")
+    parser.add_argument("--kinds", nargs="+", default=["elct", "e3"])
+    parser.add_argument("--baseline-optimizer", default=None)
+    parser.add_argument("--baseline-rate", type=float, default=2e-3)
+    parser.add_argument("-o", "--output", required=True)
+    arguments = parser.parse_args()
+    os.environ.update(_ONE_THREAD)
+    folder, data = Path(arguments.set), Path(arguments.data)
+    jobs = [(configuration(folder, data, kind, arguments), data) for kind in arguments.kinds]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(len(jobs)) as pool:
+        rows = pool.starmap(train, jobs)
+    Path(arguments.output).write_text(json.dumps(rows, indent=1))
+    sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
