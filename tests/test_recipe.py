@@ -214,6 +214,24 @@ def test_cluster_has_no_contacts(seed: int) -> None:
         sample_of("cluster", seed, molecule="H2O", number=2, spacing=1e-4)
 
 
+@pytest.mark.parametrize(("indices", "angle"), [((1, 2), 21.787), ((2, 3), 13.174), ((3, 1), 32.204)])
+def test_twisted_bilayer(indices: tuple[int, int], angle: float) -> None:
+    m, n = indices
+    atoms = sample_of("twisted", indices=indices)
+    assert len(atoms) == 4 * (m * m + n * n + m * n)
+    i, d, vectors = neighbor_list("idD", atoms, 1.6)
+    assert np.array_equal(np.bincount(i), np.full(len(atoms), 3))
+    np.testing.assert_allclose(d, 2.46 / np.sqrt(3), atol=1e-9)
+    turns = np.degrees(np.arctan2(vectors[:, 1], vectors[:, 0])) % 60
+    upper = atoms.positions[i, 2] > 1.0
+    assert np.ptp(turns[upper]) < 1e-6
+    assert np.ptp(turns[~upper]) < 1e-6
+    between = abs(turns[upper][0] - turns[~upper][0])
+    assert min(between, 60 - between) == pytest.approx(min(angle, 60 - angle), abs=1e-3)
+    with pytest.raises(ValueError, match="coprime"):
+        sample_of("twisted", indices=(2, 2))
+
+
 @pytest.mark.parametrize("path", sorted((CARBON.parents[1] / "benchmarks" / "sets").glob("*/t*.toml")))
 def test_benchmark_recipes_build(path: Path) -> None:
     sample = next(read_recipe(path).samples())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.build import make_supercell
 
 GRAPHENE_LATTICE = 2.46
 CARBON_BOND = 1.42
@@ -69,6 +70,31 @@ def _bilayer(options: Mapping[str, Any], rng: np.random.Generator, folder: Path)
         [0.0, 0.0, rng.uniform(*np.broadcast_to(options.get("distance", 3.35), 2))]
     )
     return lower + upper
+
+
+def _twisted(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """Two layers turned by a commensurate angle: indices (m, n) have cos θ = (m² + n² + 4mn) / 2(m² + n² + mn).
+
+    J. M. B. Lopes dos Santos et al., Phys. Rev. Lett. 99, 256802 (2007); 4 (m² + n² + mn) atoms for coprime (m, n).
+    """
+    m, n = (int(k) for k in options["indices"])
+    if min(m, n) < 1 or m == n or np.gcd(m, n) != 1:
+        raise ValueError(f"twisted: expected two different coprime positive indices, received {(m, n)}")
+    lower, upper = _coincidence_layer(m, n), _coincidence_layer(n, m)
+    upper.set_cell(lower.cell, scale_atoms=True)
+    distance = rng.uniform(*np.broadcast_to(options.get("distance", 3.35), 2))
+    upper.positions[:, 2] = lower.positions[0, 2] + distance
+    return lower + upper
+
+
+def _coincidence_layer(m: int, n: int) -> Atoms:
+    """A graphene layer whose cell vectors are (m a1 + n a2) and the same turned by 60°; x along the first."""
+    layer = _layer("hexagonal")
+    layer.set_cell([*layer.cell.array[:2], [0.0, 0.0, 1.0]])
+    wide = make_supercell(layer, [[m, -n, 0], [n, m + n, 0], [0, 0, 1]])
+    wide.rotate(wide.cell[0], "x", rotate_cell=True)
+    wide.set_cell([*wide.cell.array[:2], [0.0, 0.0, 0.0]])
+    return wide
 
 
 def _nanotube(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
@@ -164,6 +190,7 @@ def _file(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) ->
 BUILDERS: dict[str, Builder] = {
     "graphene": Builder(_graphene, ("cell",)),
     "bilayer": Builder(_bilayer, ("cell", "registry", "distance")),
+    "twisted": Builder(_twisted, ("indices", "distance")),
     "nanotube": Builder(_nanotube, ("indices", "bond")),
     "bulk": Builder(_bulk, ("formula", "structure", "a", "cubic", "substitute")),
     "cluster": Builder(_cluster, ("molecule", "number", "spacing")),
