@@ -65,7 +65,7 @@ class RealSpaceMatrix:
         )
 
     @cached_property
-    def _counts(self) -> np.ndarray:
+    def rows_per_atom(self) -> np.ndarray:
         """(n_atoms,) rows per atom, doubled for spinors."""
         return self.basis.orbital_counts(self.atoms.get_chemical_symbols()) * (
             2 if self.spin == "spinor" else 1
@@ -74,12 +74,12 @@ class RealSpaceMatrix:
     @property
     def n_orbitals(self) -> int:
         """Rows of M(k): orbitals of the cell (twice that for spinors)."""
-        return int(self._counts.sum())
+        return int(self.rows_per_atom.sum())
 
     @cached_property
     def block_shapes(self) -> np.ndarray:
         """(n_pairs, 2) rows and columns of each block."""
-        return np.column_stack([self._counts[self.pairs.i], self._counts[self.pairs.j]])
+        return np.column_stack([self.rows_per_atom[self.pairs.i], self.rows_per_atom[self.pairs.j]])
 
     @cached_property
     def offsets(self) -> np.ndarray:
@@ -141,18 +141,19 @@ class RealSpaceMatrix:
             blocks[members, :rows, :cols] = self.entries[where].reshape(-1, rows, cols)
         return blocks
 
-    def _block_at(self, n: int) -> np.ndarray:
+    def block_at(self, n: int) -> np.ndarray:
+        """The block of the n-th pair, (n_i, n_j) (collinear: (2, n_i, n_j)); a view, not a copy."""
         rows, cols = self.block_shapes[n]
         part = self.entries[..., self.offsets[n] : self.offsets[n + 1]]
         return part.reshape(*part.shape[:-1], rows, cols)
 
     def block(self, i: int, j: int, R: tuple[int, int, int]) -> np.ndarray:
         """⟨i, 0|M|j, R⟩, shape (n_i, n_j) (collinear: (2, n_i, n_j)); KeyError when the pair is absent."""
-        return self._block_at(self.pairs.index(i, j, R))
+        return self.block_at(self.pairs.index(i, j, R))
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The blocks in pair order."""
-        return (self._block_at(n) for n in range(len(self.pairs)))
+        return (self.block_at(n) for n in range(len(self.pairs)))
 
     def block_norms(self) -> np.ndarray:
         """(n_pairs,) largest absolute entry of each block."""
@@ -163,7 +164,7 @@ class RealSpaceMatrix:
     @cached_property
     def bloch_sum(self) -> BlochSum:
         """The sorted sparsity pattern that M(k) is summed with."""
-        starts = np.concatenate([[0], np.cumsum(self._counts)])
+        starts = np.concatenate([[0], np.cumsum(self.rows_per_atom)])
         total = int(self.offsets[-1])
         rows, cols = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.int32)
         cell_of_entry = np.empty(total, dtype=np.int32)
@@ -251,7 +252,7 @@ class RealSpaceMatrix:
         """The blocks on other pairs, those outside them discarded on purpose; absent blocks are zero."""
         source = self.pairs.indices_of(pairs)
         shape = (2, 0) if self.spin == "collinear" else (0,)
-        counts = self._counts[pairs.i] * self._counts[pairs.j]
+        counts = self.rows_per_atom[pairs.i] * self.rows_per_atom[pairs.j]
         entries = np.zeros((*shape[:-1], int(counts.sum())), dtype=self.entries.dtype)
         result = RealSpaceMatrix(self.basis, pairs, self.atoms, entries, self.spin)
         for (rows, cols), members, where in result._shape_groups:
@@ -268,7 +269,9 @@ class RealSpaceMatrix:
     def _combined(self, other: RealSpaceMatrix, sign: float) -> RealSpaceMatrix:
         if not isinstance(other, RealSpaceMatrix):
             return NotImplemented
-        if other.basis.symbols != self.basis.symbols or not np.array_equal(self._counts, other._counts):
+        if other.basis.symbols != self.basis.symbols or not np.array_equal(
+            self.rows_per_atom, other.rows_per_atom
+        ):
             raise ValueError(f"sum of matrices: {self} and {other} have different orbitals")
         pairs = self.pairs if self.pairs == other.pairs else self.pairs.union(other.pairs)
         mine, theirs = self.on(pairs), other.on(pairs)

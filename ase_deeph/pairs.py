@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 from ase import Atoms
 
+_LARGEST_R = 2**30
+
 
 @dataclass(frozen=True, eq=False)
 class AtomPairs:
@@ -25,7 +27,7 @@ class AtomPairs:
 
     Raises
     ------
-    ValueError : when an index is out of range, a pair appears twice, or a pair lacks its reverse.
+    ValueError : when an index is out of range, R is absurd, a pair appears twice, or a pair lacks its reverse.
     """
 
     i: np.ndarray
@@ -39,6 +41,9 @@ class AtomPairs:
             raise ValueError(
                 f"atom pairs: expected indices in [0, {self.n_atoms}), received {keys[:, :2].max()}"
             )
+        far = keys[np.any((keys[:, 2:] > _LARGEST_R) | (keys[:, 2:] < -_LARGEST_R), axis=1)]
+        if len(far):
+            raise ValueError(f"atom pairs: {_text(far[0])} names an absurd cell; R is a small integer triple")
         keys = keys[np.lexsort(keys.T[::-1])]
         if np.any(np.all(keys[1:] == keys[:-1], axis=1)):
             twice = keys[1:][np.all(keys[1:] == keys[:-1], axis=1)][0]
@@ -82,8 +87,8 @@ class AtomPairs:
             code = code * width + (keys[:, 2 + axis] + reach)
         return code
 
-    def _positions_of(self, keys: np.ndarray) -> np.ndarray:
-        """(n,) position of each key in this list, -1 where absent."""
+    def positions_of(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) position in this list of each key (i, j, R1, R2, R3), an (n, 5) integer array; -1 where absent."""
         reach = max(self._reach, int(np.abs(keys[:, 2:]).max(initial=0)))
         mine, wanted = self._codes(self._keys, reach), self._codes(keys, reach)
         at = np.minimum(np.searchsorted(mine, wanted), max(len(mine) - 1, 0))
@@ -92,7 +97,7 @@ class AtomPairs:
     @cached_property
     def reverse(self) -> np.ndarray:
         """(n_pairs,) position of (j, i, -R) for each pair (i, j, R)."""
-        at = self._positions_of(np.column_stack([self.j, self.i, -self.R]))
+        at = self.positions_of(np.column_stack([self.j, self.i, -self.R]))
         if np.any(at < 0):
             lacking = self._keys[np.nonzero(at < 0)[0][0]]
             raise ValueError(f"atom pairs: {_text(lacking)} has no reverse pair; pass both directions")
@@ -105,14 +110,14 @@ class AtomPairs:
 
     def index(self, i: int, j: int, R: tuple[int, int, int]) -> int:
         """Position of the pair (i, j, R); KeyError when it is absent."""
-        at = self._positions_of(np.array([[i, j, *R]], dtype=np.int64))[0]
+        at = self.positions_of(np.array([[i, j, *R]], dtype=np.int64))[0]
         if at < 0 or not (0 <= i < self.n_atoms and 0 <= j < self.n_atoms):
             raise KeyError(f"pair ({i}, {j}, R={tuple(R)}) is not among the {len(self)} pairs")
         return int(at)
 
     def indices_of(self, other: AtomPairs) -> np.ndarray:
         """(len(other),) position in this list of each of other's pairs, -1 where absent."""
-        return self._positions_of(other._keys)
+        return self.positions_of(other._keys)
 
     def select(self, mask: np.ndarray) -> AtomPairs:
         """The pairs where mask is True."""

@@ -130,7 +130,7 @@ def zeroth_step(data: ReferenceData) -> ReferenceData:
     symbols = data.atoms.get_chemical_symbols()
     levels = {}
     for n in np.nonzero(h.pairs.on_site)[0]:
-        block, a = np.diag(h._block_at(n)), int(h.pairs.i[n])
+        block, a = np.diag(h.block_at(n)), int(h.pairs.i[n])
         shells = h.basis[symbols[a]].shell_slices
         levels[a] = np.concatenate([np.full(c.stop - c.start, block[c].min() - 1.0) for c in shells])
     blocks = []

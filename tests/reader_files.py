@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.units import Bohr, Hartree, Rydberg
 
 from ase_deeph.basis import GridRadial, OrbitalBasis, SpeciesBasis
-from ase_deeph.io.proof import _spin_orbit
+from ase_deeph.io.proof import spin_orbit
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.reference import ReferenceData
 from ase_deeph.two_center import overlap
@@ -68,7 +68,7 @@ def _spinor(H: RealSpaceMatrix) -> RealSpaceMatrix:
             start = 0
             for l in H.basis.shells(H.atoms.get_chemical_symbols()[i]):
                 inside = np.concatenate([np.arange(start, start + 2 * l + 1) + s * rows for s in (0, 1)])
-                full[np.ix_(inside, inside)] += 3.0 * _spin_orbit(l).reshape(len(inside), len(inside))
+                full[np.ix_(inside, inside)] += 3.0 * spin_orbit(l).reshape(len(inside), len(inside))
                 start += 2 * l + 1
         blocks.append(full)
     return RealSpaceMatrix.from_blocks(H.basis, H.pairs, H.atoms, blocks, "spinor").hermitian_part()

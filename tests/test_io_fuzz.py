@@ -17,7 +17,15 @@ import h5py
 import numpy as np
 import pytest
 
-from ase_deeph.io import read_abacus, read_aims, read_deeph, read_siesta, write_deeph
+from ase_deeph.io import (
+    PackedWriter,
+    read_abacus,
+    read_aims,
+    read_deeph,
+    read_packed,
+    read_siesta,
+    write_deeph,
+)
 from ase_deeph.reference import ReferenceData
 from ase_deeph.validation import validate
 from tests.reader_files import (
@@ -268,12 +276,24 @@ def _tshs(folder: Path) -> None:
     write_ion_nc(folder, crystal())
 
 
+def _packed(folder: Path) -> None:
+    folder.mkdir()
+    with PackedWriter(folder / "a.h5") as writer:
+        writer.append("BN", crystal())
+
+
+def _read_packed(folder: Path) -> ReferenceData:
+    ((_, data),) = read_packed(folder / "a.h5")
+    return data
+
+
 SOURCES: dict[str, tuple[Callable[[Path], None], Callable[[Path], ReferenceData], int]] = {
     "deeph": (_deeph, read_deeph, N_MUTATIONS),
     "legacy": (_legacy, read_deeph, N_MUTATIONS),
     "siesta": (_siesta, read_siesta, N_MUTATIONS),
     "siesta 4": (_old_siesta, read_siesta, 100),
     "siesta tshs": (_tshs, read_siesta, 100),
+    "packed": (_packed, _read_packed, N_MUTATIONS),
     "abacus": (lambda f: write_abacus(f, crystal()), read_abacus, N_MUTATIONS),
     "abacus later": (lambda f: write_abacus(f, crystal("collinear"), layout="later"), read_abacus, 100),
     "aims": (lambda f: write_aims(f, crystal()), read_aims, N_MUTATIONS),

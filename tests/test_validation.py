@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
 
 from ase_deeph.harmonics import rotation_of_shells
-from ase_deeph.io import read_deeph
+from ase_deeph.io import read_deeph, write_deeph
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
@@ -132,9 +133,9 @@ def test_the_density_matrix_convicts_h_and_counts() -> None:
     assert measures["Tr(ρS)"] == "8.0000"
     assert float(measures["|[H, ρ]|"].split()[0]) < 1e-10
     data = read_deeph(folder)
-    from ase_deeph.io.deeph import _read_matrix
+    from ase_deeph.io.deeph import read_matrix
 
-    density = _read_matrix(folder / "density_matrix.h5", data.basis, data.atoms, "none")
+    density = read_matrix(folder / "density_matrix.h5", data.basis, data.atoms, "none")
     entries = data.hamiltonian.entries.copy()
     at = data.hamiltonian.offsets[data.hamiltonian.pairs.index(0, 0, (0, 0, 0))]
     entries[at + 14 * np.arange(2)] += 1.0
@@ -232,3 +233,26 @@ def test_valence_electrons() -> None:
     assert plausible(["Mo", "Te", "Te"], 45) is False
     assert plausible(["La"], 3) is None
     assert exchange_that_fits(["Te", "Mo", "Mo"], 46) == {"Mo": "Te", "Te": "Mo"}
+
+
+@pytest.mark.parametrize("cell", [-(2**63), -(2**63) + 1, 2**63 - 1, 2**40, -20_000])
+def test_a_pair_in_an_absurd_cell_is_a_finding(cell: int, tmp_path: Path) -> None:
+    """The most negative integer has no absolute value: it once passed the check and made pairs coincide."""
+    write_deeph(tmp_path / "s", sound())
+    with h5py.File(tmp_path / "s/hamiltonian.h5", "r+") as file:
+        file["atom_pairs"][3, 1] = cell
+    with pytest.raises(ValueError, match="absurd"):
+        read_deeph(tmp_path / "s")
+    findings = examine_folder(tmp_path / "s").findings
+    assert any(f.code == "unreadable" and "hamiltonian" in str(f) for f in findings)
+
+
+def test_pairs_that_cannot_be_numbered_are_a_finding() -> None:
+    """Cells that no file may name, given in memory: validate tells, and does not raise."""
+    data = sound()
+    h = data.hamiltonian
+    R = h.pairs.R.copy()
+    R[-1] = (2**29, 5, -7)
+    far = replace(h, pairs=AtomPairs(h.pairs.i, h.pairs.j, R, h.pairs.n_atoms))
+    found = validate(replace(data, hamiltonian=far))
+    assert any(f.code in ("unreadable", "missing-reverse") and f.severity == "error" for f in found)

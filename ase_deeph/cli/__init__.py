@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
-def _common_options(*, on_verb: bool) -> argparse.ArgumentParser:
+def common_options(*, on_verb: bool) -> argparse.ArgumentParser:
     """The options every verb takes; on the verb they leave alone what stood before it."""
     default = argparse.SUPPRESS if on_verb else False
     parent = argparse.ArgumentParser(add_help=False)
@@ -57,13 +57,13 @@ def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="deeph",
         description="Deep-learning DFT Hamiltonians: H(R), S(R), bands, Fermi levels.",
-        parents=[_common_options(on_verb=False)],
+        parents=[common_options(on_verb=False)],
     )
     verbs: Any = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     called = next((a for a in arguments if not a.startswith("-")), None)
     for verb, summary in VERBS.items():
         options = verbs.add_parser(
-            verb, help=summary, description=f"{summary}.", parents=[_common_options(on_verb=True)]
+            verb, help=summary, description=f"{summary}.", parents=[common_options(on_verb=True)]
         )
         if verb == called:
             import_module(f"ase_deeph.cli.{verb}").add_arguments(options)

@@ -22,7 +22,8 @@ _SIGNS: dict[str, tuple[str, ...]] = {
         "OUT.*/data-SR-sparse*",
     ),
     "aims": ("rs_hamiltonian*.out", "rs_overlap.out"),
-    "cp2k": ("*.cp2k.out", "*-KS*_SPIN*.csr"),
+    "cp2k": ("*KS_SPIN_[12]_R_*.csr", "*KS_SPIN_[12]-*.csr", "*-S_SPIN_1*.csr"),
+    "hpro": ("Hdecay.png",),
     "deeph": ("info.json", "lat.dat", "hamiltonian.h5", "overlap.h5"),
 }
 """Files that tell which code wrote a folder."""
@@ -83,12 +84,20 @@ def code_of(source: Path) -> str:
             return _SINGLE_FILES[source.suffix]
         raise ValueError(f"{source}: expected a folder; name the code with --from {'|'.join(sorted(_SIGNS))}")
     found = [code for code, patterns in _SIGNS.items() if any(any(source.glob(p)) for p in patterns)]
+    if "deeph" in found and ("hpro" in found or _by_hpro(source)):
+        found = ["hpro", *(code for code in found if code not in ("deeph", "hpro"))]
     if not found:
         known = ", ".join(f"{patterns[0]} ({code})" for code, patterns in _SIGNS.items())
         raise ValueError(f"{source}: no matrices of a known code in it; looked for {known}")
     if len(found) > 1:
         raise ValueError(f"{source}: files of {' and '.join(found)} in it; choose one with --from")
     return found[0]
+
+
+def _by_hpro(source: Path) -> bool:
+    from ase_deeph.io.hpro import is_hpro
+
+    return is_hpro(source)
 
 
 def reader_of(code: str) -> Callable[[Path], ReferenceData]:

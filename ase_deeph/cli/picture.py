@@ -16,7 +16,7 @@ NEUTRAL = "#555555"
 CURVES = (PREDICTED, "#D55E00", "#009E73", "#CC79A7", REFERENCE, "#56B4E9", "#000000")
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.linewidth": 0.8,
     "axes.labelsize": 9,
@@ -41,7 +41,7 @@ def figure(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         canvas = Figure(figsize=(width, 3.2), layout="constrained")
         FigureCanvasAgg(canvas)
         axes = canvas.subplots(1, panels, sharey=True, width_ratios=ratios, squeeze=False)[0]

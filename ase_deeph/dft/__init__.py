@@ -6,15 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ase_deeph.dft.cp2k import run_cp2k
     from ase_deeph.dft.gpaw import run_gpaw
     from ase_deeph.dft.pyscf import run_pyscf
 
 _HOMES = {
+    "run_cp2k": "ase_deeph.dft.cp2k",
     "run_gpaw": "ase_deeph.dft.gpaw",
     "run_pyscf": "ase_deeph.dft.pyscf",
 }
 
-__all__ = ["run_gpaw", "run_pyscf"]
+__all__ = ["run_cp2k", "run_gpaw", "run_pyscf"]
 
 
 def __getattr__(name: str) -> Any:

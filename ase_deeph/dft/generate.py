@@ -57,14 +57,14 @@ def generate(
     ----------
     recipe : what to compute.
     out : root of the data set.
-    engine : overrides the recipe's engine ("gpaw" or "pyscf").
+    engine : overrides the recipe's engine ("gpaw", "pyscf" or "cp2k").
     n_workers : processes, one thread each; 1 computes in this process.
     progress : whether to show a progress bar.
 
     Raises
     ------
     ValueError : unknown engine or setting, no worker, or a finished folder that another recipe wrote.
-    ModuleNotFoundError : the engine is not installed.
+    ModuleNotFoundError, FileNotFoundError : the engine is not installed.
     """
     if engine is not None:
         if engine not in ENGINES:
@@ -95,13 +95,19 @@ def generate(
 
 
 def engine_function(name: str) -> Callable[..., ReferenceData]:
-    """run_gpaw or run_pyscf; ModuleNotFoundError when its package is missing."""
+    """run_gpaw, run_pyscf or run_cp2k; ModuleNotFoundError (CP2K: FileNotFoundError) when it is not installed."""
     if name == "gpaw":
         import gpaw  # noqa: F401
 
         from ase_deeph.dft.gpaw import run_gpaw
 
         return run_gpaw
+    if name == "cp2k":
+        from ase_deeph.dft.cp2k import run_cp2k
+        from ase_deeph.dft.cp2k_sets import executable
+
+        executable()
+        return run_cp2k
     import pyscf  # noqa: F401
 
     from ase_deeph.dft.pyscf import run_pyscf

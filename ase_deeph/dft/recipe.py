@@ -15,7 +15,7 @@ from ase import Atoms
 
 from ase_deeph.dft.builders import BUILDERS, build, rattled, rippled, strained
 
-ENGINES = ("gpaw", "pyscf")
+ENGINES = ("gpaw", "pyscf", "cp2k")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StructureEntry:
     Parameters
     ----------
     name : label, part of every id.
-    builder : "graphene", "bilayer", "nanotube" or "file".
+    builder : "graphene", "bilayer", "nanotube", "bulk", "cluster" or "file" (see builders.py).
     count : number of samples.
     options : the builder's own arguments (supercell, indices, registry, ...).
     supercell : repetitions along the three axes, applied after the builder.
@@ -74,8 +74,8 @@ class Recipe:
     name : of the data set.
     seed : non-negative integer from which all samples derive.
     entries : what to build.
-    engine : "gpaw" or "pyscf".
-    settings : keyword arguments of run_gpaw or run_pyscf (basis, xc, h, kpts, ...).
+    engine : "gpaw", "pyscf" or "cp2k".
+    settings : keyword arguments of run_gpaw, run_pyscf or run_cp2k (basis, xc, h, kpts, ...).
     folder : where relative structure files are looked up.
     """
 
@@ -161,7 +161,7 @@ class Sample:
 def read_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
-    The file has `name`, `seed`, a table `[engine]` (`name`, then settings of run_gpaw or run_pyscf) and one
+    The file has `name`, `seed`, a table `[engine]` (`name`, then settings of run_<name>) and one
     `[[structures]]` table per entry with the keys of StructureEntry; keys it does not know go to the builder.
 
     Raises

@@ -25,6 +25,7 @@ from ase.io import write as ase_write
 from ase_deeph.basis import OrbitalBasis, SpeciesBasis
 from ase_deeph.io.basis_file import read_basis, write_basis
 from ase_deeph.io.stored import stored_values
+from ase_deeph.io.structure_checks import check_cells, check_poscar
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
@@ -32,9 +33,7 @@ from ase_deeph.reference import ReferenceData
 HAMILTONIAN, OVERLAP, BASIS, FORCE = "hamiltonian.h5", "overlap.h5", "basis.h5", "force.h5"
 INFO, REFERENCE, STRUCTURE = "info.json", "reference.json", "POSCAR"
 _OWN_FILES = {HAMILTONIAN, OVERLAP, BASIS, FORCE, INFO, REFERENCE, STRUCTURE}
-_BASIS_LEVELS = 4
-_VACUUM = 6.0
-_FARTHEST_CELL = 10_000
+_BASIS_LEVELS, _VACUUM = 4, 6.0
 _ASE_COMPLAINTS = (
     ValueError,
     LookupError,
@@ -220,7 +219,7 @@ def _write_forces(path: Path, data: ReferenceData) -> None:
 
 
 def read_deeph(folder: str | Path) -> ReferenceData:
-    """Read a folder in the new or the legacy DeepH layout; absent parts are None.
+    """Read a DeepH folder, new or legacy (proved on DeepH-dock 0.9's examples); absent parts are None.
 
     The basis has radial functions where a basis.h5 lies in the folder or up to four levels above it;
     otherwise it knows the shells alone, with valence_electrons 0.
@@ -242,8 +241,8 @@ def read_deeph(folder: str | Path) -> ReferenceData:
     atoms.pbc = extra.get("pbc", atoms.pbc)
     basis = _read_basis_for(folder, atoms, info)
     spin = extra.get("spin") or ("spinor" if info.get("spinful") else "none")
-    hamiltonian = _read_matrix(folder / HAMILTONIAN, basis, atoms, spin)
-    overlap = _read_matrix(folder / OVERLAP, basis, atoms, "none")
+    hamiltonian = read_matrix(folder / HAMILTONIAN, basis, atoms, spin)
+    overlap = read_matrix(folder / OVERLAP, basis, atoms, "none")
     if hamiltonian is None and overlap is None:
         raise ValueError(f"{folder}: expected {HAMILTONIAN} or {OVERLAP}, found neither")
     forces = _read_forces(folder / FORCE) if (folder / FORCE).exists() else {}
@@ -272,6 +271,7 @@ def _read_structure(folder: Path) -> Atoms:
             f"{folder}: expected {STRUCTURE} (new layout) or site_positions.dat (legacy), found neither"
         )
     try:
+        check_poscar(path)
         return ase_read(path, format="vasp")  # type: ignore[return-value]
     except _ASE_COMPLAINTS as error:
         raise ValueError(f"{path}: cannot be read as a POSCAR ({error})") from error
@@ -323,7 +323,8 @@ def read_basis_file(path: Path) -> OrbitalBasis:
         raise ValueError(f"{path}: not a readable basis file ({error}); write it again") from error
 
 
-def _read_matrix(path: Path, basis: OrbitalBasis, atoms: Atoms, spin: str) -> RealSpaceMatrix | None:
+def read_matrix(path: Path, basis: OrbitalBasis, atoms: Atoms, spin: str) -> RealSpaceMatrix | None:
+    """One matrix file of the new layout, None when absent; ValueError when damaged or of other atoms or spin."""
     if not path.exists():
         return None
     try:
@@ -368,8 +369,7 @@ def _matrix(
     if bounds[-1] != len(entries) or np.any(np.diff(bounds) != shapes.prod(axis=1)):
         raise ValueError(f"chunk boundaries end at {bounds[-1]}, the file has {len(entries)} entries")
     R, i, j = keys[:, :3], keys[:, 3], keys[:, 4]
-    if np.abs(R).max(initial=0) > _FARTHEST_CELL:
-        raise ValueError(f"atom_pairs names a cell {np.abs(R).max()} cells away; the file is damaged")
+    check_cells(R)
     pairs = AtomPairs(i, j, R, len(atoms))
     counts = basis.orbital_counts(atoms.get_chemical_symbols())
     factors = {f for f in (1, 2) if np.array_equal(shapes, f * np.column_stack([counts[i], counts[j]]))}

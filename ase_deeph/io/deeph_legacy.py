@@ -13,12 +13,10 @@ from ase.data import chemical_symbols
 
 from ase_deeph.basis import OrbitalBasis, SpeciesBasis
 from ase_deeph.io.stored import stored_values
-from ase_deeph.io.structure_checks import checked
+from ase_deeph.io.structure_checks import check_cells, checked
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
-
-_FARTHEST_CELL = 10_000
 
 # position in OpenMX's order (p: x y z; d: z² x²-y² xy xz yz; ...) of each of our orbitals m = -l ... l
 _FROM_OPENMX = {0: (0,), 1: (1, 2, 0), 2: (2, 4, 0, 3, 1), 3: (6, 4, 2, 0, 1, 3, 5)}
@@ -120,8 +118,10 @@ def _matrix(path: Path, basis: OrbitalBasis, atoms: Atoms, spin: str) -> RealSpa
     except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: expected dataset names '[R1, R2, R3, i, j]', {error}") from error
     R, i, j = keys[:, :3], keys[:, 3] - 1, keys[:, 4] - 1
-    if np.abs(R).max(initial=0) > _FARTHEST_CELL:
-        raise ValueError(f"{path}: a key names a cell {np.abs(R).max()} cells away; the file is damaged")
+    try:
+        check_cells(R)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     pairs = AtomPairs(i, j, R, len(atoms))
     order = np.lexsort(np.column_stack([i, j, R]).T[::-1])
     orbitals = {s: _permutation(basis.shells(s), 2 if spin == "spinor" else 1) for s in basis}

@@ -13,10 +13,10 @@ import numpy as np
 from ase import Atoms
 
 from ase_deeph.basis import OrbitalBasis
+from ase_deeph.io.structure_checks import check_cells
 from ase_deeph.matrix import RealSpaceMatrix, Spin
 from ase_deeph.pairs import AtomPairs
 
-_FARTHEST = 10_000
 _LARGEST = 1e9
 
 
@@ -48,8 +48,7 @@ class Elements:
                 f"elements: expected numbers below {_LARGEST:g}, received larger ones, NaN or infinity; the file is "
                 "damaged"
             )
-        if n and np.abs(self.R).max() > _FARTHEST:
-            raise ValueError(f"elements: cell {np.abs(self.R).max()} is absurdly far; the file is damaged")
+        check_cells(self.R)
 
     def relabelled(self, shifts: np.ndarray, atom_of: np.ndarray) -> Elements:
         """With R' = R + shift of the row's atom - shift of the column's: atoms moved by whole cells."""

@@ -22,6 +22,7 @@ from ase_deeph.io.journal import JournaledFile, recover
 from ase_deeph.io.packed_layout import PARTS, basis_of, checked_format, checksum, lay_out, packed, unpacked
 from ase_deeph.reference import ReferenceData
 
+_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, OverflowError)
 _SUFFIXES = (".h5", ".hdf5")
 _BULK_ENTRIES = 2_000_000
 
@@ -178,12 +179,15 @@ class PackedDataset(Sequence[ReferenceData]):
         self._process, self._stamp = os.getpid(), _stamp(self.path)
         self._raw = self.path.open("rb", buffering=0)
         self._file = _opened(self._raw, "r", self.path)
-        self.dtype = np.dtype(checked_format(self._file, self.path))
+        try:
+            self.dtype = np.dtype(checked_format(self._file, self.path))
+        except _DAMAGE as error:
+            raise ValueError(f"{self.path}: damaged ({error}); pack it again") from error
         try:
             self.table: np.ndarray = self._file["structures"][()]
             self.names = tuple(_names(self._file, self.table))
             self.basis = _basis_in(self._file)
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except (*_DAMAGE, ValueError) as error:
             raise ValueError(f"{self.path}: damaged ({error}); pack it again") from error
         self._place = {name: n for n, name in enumerate(self.names)}
 
@@ -258,13 +262,19 @@ class PackedDataset(Sequence[ReferenceData]):
             read = self._read(first, last, verify)
         assert self.basis is not None
         for n, parts in enumerate(read, first):
-            yield self.names[n], unpacked(self.table[n], parts, self.basis)
+            try:
+                data = unpacked(self.table[n], parts, self.basis)
+            except _DAMAGE as error:
+                raise ValueError(
+                    f"{self.path}: structure {self.names[n]!r} is damaged ({error}); pack it again"
+                ) from error
+            yield self.names[n], data
 
     def _read(self, first: int, last: int, verify: bool) -> list[dict[str, np.ndarray]]:
         """The arrays of consecutive structures, verified."""
         try:
             bulk = {part: _rows(self._file[part], self.table[part][first:last]) for part in PARTS}
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except (*_DAMAGE, ValueError) as error:
             raise ValueError(
                 f"{self.path}: structures {first} to {last - 1} cannot be read ({error}); pack them again"
             ) from error
@@ -295,7 +305,7 @@ def _opened(stream: Any, mode: str, path: Path) -> h5py.File:
     """
     try:
         return h5py.File(stream, mode)
-    except OSError as error:
+    except _DAMAGE as error:
         if mode == "r":
             stream.close()
         raise ValueError(f"{path}: truncated, or no HDF5 file ({error}); pack it again") from error

@@ -84,7 +84,7 @@ def bond_frame_defect(overlap: RealSpaceMatrix) -> float:
     for row, column in {(str(symbols[pairs.i[n]]), str(symbols[pairs.j[n]])) for n in near}:
         chosen = np.nonzero((symbols[pairs.i[near]] == row) & (symbols[pairs.j[near]] == column))[0]
         rows, columns = overlap.basis.shells(row), overlap.basis.shells(column)
-        blocks = np.stack([overlap._block_at(int(near[at])) for at in chosen])
+        blocks = np.stack([overlap.block_at(int(near[at])) for at in chosen])
         left = _frames(rows, [D[chosen] for D in rotations])
         right = _frames(columns, [D[chosen] for D in rotations])
         turned = np.abs(left.swapaxes(1, 2) @ blocks @ right)
@@ -121,20 +121,20 @@ def spin_orbit_strength(hamiltonian: RealSpaceMatrix) -> float:
     symbols, pairs = hamiltonian.atoms.get_chemical_symbols(), hamiltonian.pairs
     for n in np.nonzero(pairs.on_site)[0]:
         shells = hamiltonian.basis.shells(symbols[pairs.i[n]])
-        block = hamiltonian._block_at(int(n))
+        block = hamiltonian.block_at(int(n))
         count = sum(2 * l + 1 for l in shells)
         by_spin, start = block.reshape(2, count, 2, count), 0
         for l in shells:
             width = 2 * l + 1
             inside = slice(start, start + width)
-            LS = _spin_orbit(l)
+            LS = spin_orbit(l)
             total += float(np.real(np.einsum("ambn,bnam->", by_spin[:, inside, :, inside], LS)))
             weight += float(np.real(np.einsum("ambn,bnam->", LS, LS)))
             start += width
     return total / weight if weight else 0.0
 
 
-def _spin_orbit(l: int) -> np.ndarray:
+def spin_orbit(l: int) -> np.ndarray:
     """L·S (2, 2l+1, 2, 2l+1) in our harmonics, L_a = i d/dt D(rotation by t about a)."""
     t, sigma = 1e-4, 0.5 * np.array([[[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
     product = np.zeros((2, 2 * l + 1, 2, 2 * l + 1), dtype=complex)

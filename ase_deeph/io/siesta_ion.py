@@ -73,13 +73,15 @@ def _species(
         raise ValueError(f"{len(values)} orbitals with l = {list(degrees)}")
     if not np.all(np.isfinite(steps)) or min(steps) < 1e-5 or max(steps) > 1.0 or not np.isfinite(charge):
         raise ValueError(f"grid spacings {list(steps)} and charge {charge}")
-    radial = tuple(_radial(int(l), float(h), v) for l, h, v in zip(degrees, steps, values, strict=True))
+    radial = tuple(
+        radial_function(int(l), float(h), v) for l, h, v in zip(degrees, steps, values, strict=True)
+    )
     return IonSpecies(
         label, chemical_symbols[number], SpeciesBasis(tuple(f.l for f in radial), charge, radial)
     )
 
 
-def _radial(l: int, step: float, reduced: np.ndarray) -> GridRadial:
+def radial_function(l: int, step: float, reduced: np.ndarray) -> GridRadial:
     """φ(r) in Å^(-3/2) from φ / r^l in Bohr, splined as given and refined before r^l is put back."""
     if len(reduced) < 8 or not np.all(np.abs(reduced) < 1e6):
         raise ValueError("a radial function with too few or absurd values")

@@ -89,7 +89,7 @@ class EdgeView:
         groups = []
         for kind in sorted(set(kinds)):
             members = np.array([n for n, k in enumerate(kinds) if k == kind], dtype=int)
-            blocks = np.stack([matrix._block_at(int(n)) for n in chosen[members]])
+            blocks = np.stack([matrix.block_at(int(n)) for n in chosen[members]])
             rows, cols = (matrix.basis.shells(str(s)) for s in kind)
             groups.append(_Group(rows, cols, members, blocks))
         return cls(matrix, chosen, groups)

@@ -29,7 +29,7 @@ def prepared(data: ReferenceData, density: RealSpaceMatrix | None) -> tuple[Case
         if not found:
             findings += _single_precision(name, matrix)
             matrix = on_structure(matrix, data)
-            found, usable[name] = _completed(name, matrix)
+            found, usable[name] = _paired(name, matrix)
             findings += found
     case = Case(data, usable[HAMILTONIAN], usable[OVERLAP], usable[DENSITY])
     return case, findings + _positions(data)
@@ -77,7 +77,7 @@ def _least_hermitian(matrix: RealSpaceMatrix) -> str:
 def _wrong_structure(name: str, matrix: RealSpaceMatrix, data: ReferenceData) -> list[Finding]:
     """Findings when the structure's elements do not have the orbitals of the matrix' blocks."""
     symbols = data.atoms.get_chemical_symbols()
-    counts = matrix._counts // (2 if matrix.spin == "spinor" else 1)
+    counts = matrix.rows_per_atom // (2 if matrix.spin == "spinor" else 1)
     if len(symbols) != len(counts):
         what = f"it is of {len(counts)} atoms, the structure has {len(symbols)}"
         return [Finding("error", "structure", name, what, "bring structure and matrix of one calculation")]
@@ -136,10 +136,19 @@ def _not_finite(name: str, matrix: RealSpaceMatrix) -> list[Finding]:
     return [Finding("error", "nan", name, what, "the calculation failed there: compute it again")]
 
 
+def _paired(name: str, matrix: RealSpaceMatrix) -> tuple[list[Finding], RealSpaceMatrix | None]:
+    """As `_completed`; pairs too strange to be numbered or completed are a finding."""
+    try:
+        return _completed(name, matrix)
+    except ValueError as error:
+        remedy = "the file is damaged: copy or compute it again"
+        return [Finding("error", "unreadable", f"{name}, pairs", str(error), remedy)], None
+
+
 def _completed(name: str, matrix: RealSpaceMatrix) -> tuple[list[Finding], RealSpaceMatrix | None]:
     """The matrix with every pair's reverse, missing ones filled in for the checks that follow."""
     pairs = matrix.pairs
-    back = pairs._positions_of(np.column_stack([pairs.j, pairs.i, -pairs.R]))
+    back = pairs.positions_of(np.column_stack([pairs.j, pairs.i, -pairs.R]))
     lacking = np.nonzero(back < 0)[0]
     findings = []
     if len(lacking):

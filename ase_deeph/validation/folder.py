@@ -9,8 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ase_deeph.io.deeph import HAMILTONIAN, INFO, OVERLAP, STRUCTURE, read_deeph
-from ase_deeph.io.deeph import _read_matrix as read_matrix
+from ase_deeph.io.deeph import HAMILTONIAN, INFO, OVERLAP, STRUCTURE, read_deeph, read_matrix
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.reference import ReferenceData
 from ase_deeph.validation.entries import count_findings

@@ -33,7 +33,7 @@ def kinetic_scale(overlap: RealSpaceMatrix) -> float | None:
     reach = np.maximum(nearest[pairs.i[apart]], nearest[pairs.j[apart]])
     close = apart[d[apart] <= _NEAREST * reach]
     norms = {
-        int(pairs.i[n]): np.sqrt(np.abs(np.diag(overlap._block_at(int(n)))))
+        int(pairs.i[n]): np.sqrt(np.abs(np.diag(overlap.block_at(int(n)))))
         for n in np.nonzero(pairs.on_site)[0]
     }
     energies: list[float] = []
@@ -41,7 +41,7 @@ def kinetic_scale(overlap: RealSpaceMatrix) -> float | None:
         i, j = int(pairs.i[n]), int(pairs.j[n])
         if not (norms[i].all() and norms[j].all()):
             continue
-        block = np.abs(overlap._block_at(int(n))) / np.outer(norms[i], norms[j])
+        block = np.abs(overlap.block_at(int(n))) / np.outer(norms[i], norms[j])
         a, b = overlap.basis[symbols[i]], overlap.basis[symbols[j]]
         for l, rows in zip(a.shells, a.shell_slices, strict=True):
             for m, cols in zip(b.shells, b.shell_slices, strict=True):

@@ -36,7 +36,7 @@ def _exchanged_levels(case: Case) -> Finding | None:
     if h is None or not 2 < n_atoms <= _MOST_ATOMS:
         return None
     symbols = np.array(case.symbols)
-    on_site = {int(h.pairs.i[n]): h._block_at(int(n)) for n in np.nonzero(h.pairs.on_site)[0]}
+    on_site = {int(h.pairs.i[n]): h.block_at(int(n)) for n in np.nonzero(h.pairs.on_site)[0]}
     levels = [np.diagonal(on_site[a], axis1=-2, axis2=-1).real.ravel() for a in range(n_atoms)]
 
     def scatter(labels: np.ndarray) -> float:
@@ -123,7 +123,7 @@ def _is_spherical(h: RealSpaceMatrix) -> bool:
     symbols, scale = h.atoms.get_chemical_symbols(), h.max_abs()
     for n in np.nonzero(h.pairs.on_site)[0]:
         shells = h.basis[symbols[int(h.pairs.i[n])]].shell_slices
-        block = h._block_at(int(n))
+        block = h.block_at(int(n))
         for a in shells:
             own = block[a, a]
             if np.abs(own - np.eye(len(own)) * own[0, 0]).max() > _TWO_CENTRE_H * scale:
