@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_deeph.basis import OrbitalBasis
+from ase_deeph.domain import TrainingDomain
 from ase_deeph.graph import CrystalGraph, bucket_size
 from ase_deeph.io.model_file import FORMAT_VERSION, read_model, write_model
 from ase_deeph.matrix import RealSpaceMatrix
@@ -57,6 +58,17 @@ class HamiltonianModel:
     def cutoff(self) -> float:
         """Range of H in Å."""
         return self.config.cutoff
+
+    @cached_property
+    def domain(self) -> TrainingDomain | None:
+        """What the structures it was trained on have in common; None where its file does not say.
+
+        Raises
+        ------
+        ValueError : the provenance's "domain" is none.
+        """
+        content = self.provenance.get("domain")
+        return None if content is None else TrainingDomain.from_dict(content)
 
     @cached_property
     def network(self) -> Network:
@@ -173,7 +185,7 @@ class HamiltonianModel:
         Raises
         ------
         FileNotFoundError : no such file.
-        ValueError : truncated, damaged, no model file, written by a newer version, or parameters of another network.
+        ValueError : truncated, damaged, no model file, written by a newer version, or parts that do not fit.
         """
         parts = read_model(path)
         model = cls(
@@ -184,4 +196,8 @@ class HamiltonianModel:
             provenance=parts["provenance"],
         )
         model.network.check(model.params)
+        try:
+            _ = model.domain
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"model file {path}: {error}; copy or download it again") from error
         return model

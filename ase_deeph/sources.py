@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
 
 from ase_deeph.compilation_cache import compilation_cache
+from ase_deeph.domain import TrainingDomain
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.model import HamiltonianModel
+from ase_deeph.uncertainty import HamiltonianSpread, mean_matrix
 
 Dtype = Literal["float32", "float64"]
 Source = Callable[[Atoms], RealSpaceMatrix]
@@ -136,15 +136,34 @@ class Committee:
 
     def hamiltonian(self, atoms: Atoms) -> RealSpaceMatrix:
         """The mean of the members' H(R), eV."""
-        each = self.predictions(atoms)
-        return each[0] if len(each) == 1 else _mean(each)
+        return mean_matrix(self.predictions(atoms))
 
-    def spread(self, atoms: Atoms) -> RealSpaceMatrix:
-        """The standard deviation of the members' H(R), entry by entry, eV; zero for one member."""
-        each = self.predictions(atoms)
-        mean = _mean(each)
-        deviations = [(h - mean).on(mean.pairs).entries for h in each]
-        return replace(mean, entries=np.sqrt(np.mean(np.abs(deviations) ** 2, axis=0)))
+    def spread(self, atoms: Atoms) -> HamiltonianSpread:
+        """The members' deviations from their mean, each on the common zero of energy where S is known.
+
+        Raises
+        ------
+        ValueError : fewer than two members.
+        """
+        members = self.predictions(atoms)
+        if not self.knows_overlap(members[0]):
+            return HamiltonianSpread.raw(members)
+        return HamiltonianSpread.gauge_fixed(members, self.overlap(atoms, members[0]))
+
+    def outside_domain(self, atoms: Atoms) -> tuple[str, ...]:
+        """In which ways a structure lies outside what the members were trained on, as far as they know it."""
+        domains: list[TrainingDomain] = []
+        for member in self.members:
+            domain = getattr(member, "domain", None)
+            if isinstance(domain, TrainingDomain) and domain not in domains:
+                domains.append(domain)
+        return tuple(dict.fromkeys(remark for domain in domains for remark in domain.outside(atoms)))
+
+    def knows_overlap(self, hamiltonian: RealSpaceMatrix) -> bool:
+        """Whether `overlap` has a source or radial functions to work with."""
+        first = self.members[0]
+        own = not isinstance(first, HamiltonianModel) and callable(getattr(first, "overlap", None))
+        return self._overlap is not None or own or hamiltonian.basis.has_radial_functions
 
     def overlap(self, atoms: Atoms, hamiltonian: RealSpaceMatrix) -> RealSpaceMatrix | None:
         """S(R): what the overlap source says (None: an orthonormal basis), or two-centre integrals.
@@ -166,7 +185,3 @@ class Committee:
         from ase_deeph.two_center import overlap
 
         return overlap(atoms, hamiltonian.basis)
-
-
-def _mean(matrices: list[RealSpaceMatrix]) -> RealSpaceMatrix:
-    return reduce(lambda a, b: a + b, matrices) * (1.0 / len(matrices))

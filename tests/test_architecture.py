@@ -14,11 +14,13 @@ FLOORS = [
     {"basis", "compilation_cache"},
     {"pairs", "harmonics", "coupling"},
     {"bloch"},
-    {"matrix", "graph", "reference"},
+    {"matrix", "graph", "reference", "domain"},
     {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
     {"model", "bands", "dos", "orthogonalization"},
     {"electronic_structure"},
-    {"calculator", "sources", "exporters", "transport", "pretrained", "validation"},
+    {"calculator", "sources", "exporters", "transport", "pretrained", "validation"}
+    | {"calculator_bands", "calculator_prediction"}
+    | {"uncertainty", "uncertainty_levels", "uncertainty_ranking"},
     {"cli", "trainers"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -44,11 +44,21 @@ def huckel_basis(symbols: str = "CH") -> OrbitalBasis:
 
 
 class Huckel:
-    """source(atoms) -> H with H_ij = K (e_i + e_j) S_ij / 2 off the diagonal, e_i on it; counts its calls."""
+    """source(atoms) -> H with H_ij = K (e_i + e_j) S_ij / 2 off the diagonal, e_i on it; counts its calls.
 
-    def __init__(self, shift: float = 0.0, basis: OrbitalBasis | None = None) -> None:
+    Two of them make a committee of known disagreement: `shift` moves the zero of energy, `strength` is K.
+    """
+
+    def __init__(
+        self,
+        shift: float = 0.0,
+        basis: OrbitalBasis | None = None,
+        *,
+        strength: float = WOLFSBERG_HELMHOLZ,
+    ) -> None:
         self.basis = basis or huckel_basis()
         self.shift = shift
+        self.strength = strength
         self.calls = 0
 
     def __call__(self, atoms: Atoms) -> RealSpaceMatrix:
@@ -62,7 +72,7 @@ class Huckel:
                 blocks.append(np.diag(levels[i]) + self.shift * block)
             else:
                 mean = 0.5 * (levels[i][:, None] + levels[j][None, :])
-                blocks.append((WOLFSBERG_HELMHOLZ * mean + self.shift) * block)
+                blocks.append((self.strength * mean + self.shift) * block)
         return RealSpaceMatrix.from_blocks(self.basis, s.pairs, atoms.copy(), blocks)
 
 

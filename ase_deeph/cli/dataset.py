@@ -1,4 +1,4 @@
-"""`deeph dataset ACTION`: make reference data, look at them, check, divide and pack them."""
+"""`deeph dataset ACTION`: make reference data, choose what to compute next, look at data, check and pack them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _ROOTS = "folders of structures (or of a dft/ folder) and packed files"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One subparser per action."""
-    from ase_deeph.cli import _common_options
+    from ase_deeph.cli import common_options, dataset_rank
+    from ase_deeph.dft.recipe import ENGINES
 
     actions: Any = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         return actions.add_parser(
-            name, help=text, description=f"{text}.", parents=[_common_options(on_verb=True)]
+            name, help=text, description=f"{text}.", parents=[common_options(on_verb=True)]
         )
 
     generate = add("generate", "compute the structures of a recipe")
@@ -26,10 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for recipe in (generate, listing):
         recipe.add_argument("recipe", metavar="RECIPE", help="TOML file, see examples/carbon")
     generate.add_argument("-o", "--output", metavar="FOLDER", help="root of the data set")
-    generate.add_argument("--engine", choices=("gpaw", "pyscf"), help="instead of the recipe's engine")
+    generate.add_argument("--engine", choices=ENGINES, help="instead of the recipe's engine")
     generate.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes, one core each (default 1)"
     )
+    dataset_rank.add_arguments(add("rank", "candidates by the disagreement of a committee, for DFT"))
     info = add("info", "sizes, species, shells and ranges")
     pack = add("pack", "write or continue one packed HDF5 file")
     split = add("split", "training and validation names, stable by their hash")
@@ -62,8 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.action in ("generate", "list"):
         return _generate(arguments)
-    from ase_deeph.cli import dataset_tools
+    from ase_deeph.cli import dataset_rank, dataset_tools
 
+    if arguments.action == "rank":
+        return dataset_rank.run(arguments)
     return getattr(dataset_tools, arguments.action)(arguments)
 
 

@@ -201,9 +201,9 @@ def _draw(output: Path, found: DatasetStatistics) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from ase_deeph.cli.picture import _STYLE, PREDICTED, REFERENCE
+    from ase_deeph.cli.picture import PREDICTED, REFERENCE, STYLE
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         canvas = Figure(figsize=(9.0, 3.0), layout="constrained")
         FigureCanvasAgg(canvas)
         sizes, near, reach = canvas.subplots(1, 3)

@@ -8,6 +8,7 @@ Layout (format version 1): attributes `format`, `version`, `config` and `provena
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -56,23 +57,32 @@ def write_model(
     basis: OrbitalBasis,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write a model file: into a temporary file beside it, then renamed, so that no half file is ever seen."""
+    """Write a model file: into a temporary file beside it, then renamed, so that no half file is ever seen.
+
+    HDF5 builds it in memory, for on a full disk HDF5 itself may crash the process.
+
+    Raises
+    ------
+    OSError : the folder cannot be written, or the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     trees = {"parameters": parameters, "statistics": statistics}
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, FORMAT_VERSION
+        file.attrs["config"] = json.dumps(dict(config))
+        file.attrs["provenance"] = json.dumps(dict(provenance))
+        file.attrs["checksum"] = _checksum(trees)
+        for name, tree in trees.items():
+            for where, array in _flat(tree, name):
+                options = {"compression": "gzip", "shuffle": True} if array.size > 64 else {}
+                file.create_dataset(where, data=array, **options)
+        write_basis(file.create_group("basis"), basis)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
     try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["format"], file.attrs["version"] = FORMAT, FORMAT_VERSION
-            file.attrs["config"] = json.dumps(dict(config))
-            file.attrs["provenance"] = json.dumps(dict(provenance))
-            file.attrs["checksum"] = _checksum(trees)
-            for name, tree in trees.items():
-                for where, array in _flat(tree, name):
-                    options = {"compression": "gzip", "shuffle": True} if array.size > 64 else {}
-                    file.create_dataset(where, data=array, **options)
-            write_basis(file.create_group("basis"), basis)
+        with os.fdopen(handle, "wb") as raw:
+            raw.write(content.getbuffer())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -1,6 +1,6 @@
 """Measure the trained carbon model on the held-out set and write it, provenance included, as the model that ships.
 
-    python examples/carbon/publish.py RUN/model.h5 TEST_DATASET OUTPUT.h5 [-o REPORT_FOLDER]
+    python examples/carbon/publish.py RUN/model.h5 TEST_DATASET OUTPUT.h5 [-o REPORT_FOLDER] [--train DATASET]
 
 See README.md beside this file for how often the held-out set was looked at.
 """
@@ -8,13 +8,17 @@ See README.md beside this file for how often the held-out set was looked at.
 from __future__ import annotations
 
 import argparse
+import operator
 import tomllib
 from dataclasses import replace
+from functools import reduce
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ase_deeph import HamiltonianModel
+from ase_deeph.domain import TrainingDomain
+from ase_deeph.io.dataset import read_dataset
 from trainers.evaluate import Report, evaluate
 
 HERE = Path(__file__).parent
@@ -36,6 +40,12 @@ def measured(report: Report) -> dict[str, Any]:
         "fermi_level_relative_to_bands_worst_meV": round(levels["fermi_to_bands"]["worst"], 2),
         "overlap_max_error": float(f"{numbers['own_overlap']['max_error']:.2e}"),
     }
+
+
+def training_domain(dataset: str | Path, cutoff: float) -> dict[str, Any]:
+    """What a training set covers, for a model that was trained before models said so."""
+    each = (TrainingDomain.of(data.atoms, cutoff) for _, data in read_dataset([dataset]))
+    return reduce(operator.or_, each).to_dict()
 
 
 def recipe_of(name: str) -> dict[str, Any]:
@@ -61,6 +71,7 @@ def main() -> None:
     parser.add_argument("test")
     parser.add_argument("output")
     parser.add_argument("-o", "--report", default=None)
+    parser.add_argument("--train", default=HERE / "data" / "train", help="where the model knows no domain")
     arguments = parser.parse_args()
     model = HamiltonianModel.load(arguments.model)
     report = evaluate(model, arguments.test, output=arguments.report, kpts={"density": 5.0, "gamma": True})
@@ -77,6 +88,7 @@ def main() -> None:
             "network": training["config"]["training"]["seed"],
         },
         "engine": train["engine"],
+        "domain": training.pop("domain", None) or training_domain(arguments.train, model.cutoff),
         "versions": {**training.pop("versions", {}), **engine_versions()},
         "errors": measured(report),
         "training": {key: value for key, value in training.items() if key not in ("name", "errors")},

@@ -1,0 +1,41 @@
+"""The training domain of an experiment, for its model file: what its structures and those of its start cover."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from functools import lru_cache, reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ase_deeph.basis import OrbitalBasis
+from ase_deeph.domain import TrainingDomain
+
+if TYPE_CHECKING:
+    from trainers.experiment import Experiment
+    from trainers.structures import Structure
+
+
+def structures_domain(structures: Iterable[Structure], basis: OrbitalBasis, cutoff: float) -> TrainingDomain:
+    """The domain that training structures span together."""
+    return reduce(operator.or_, (_of_structure(s, basis, cutoff) for s in structures))
+
+
+def _of_structure(structure: Structure, basis: OrbitalBasis, cutoff: float) -> TrainingDomain:
+    graph = structure.graph
+    pairs = ~np.asarray(graph.on_site)
+    distances = np.linalg.norm(np.asarray(graph.vectors, dtype=float)[pairs], axis=1)
+    symbols = np.asarray(basis.symbols)[np.asarray(graph.species)]
+    return TrainingDomain.of_neighbours(
+        symbols.tolist(), np.asarray(graph.i)[pairs], np.asarray(graph.j)[pairs], distances, cutoff
+    )
+
+
+@lru_cache(maxsize=1)
+def training_domain(experiment: Experiment) -> dict[str, Any]:
+    """The domain as JSON values: of the training structures, and of the model that training started from."""
+    cutoff = experiment.config.network_config.cutoff
+    domain = structures_domain(experiment.train.structures, experiment.basis, cutoff)
+    before = experiment.start.domain if experiment.start is not None else None
+    return (domain if before is None else domain | before).to_dict()
