@@ -232,3 +232,35 @@ def test_bad_configurations(values, message):
 def test_l_max_too_small_for_the_basis():
     with pytest.raises(ValueError, match="need at least 4"):
         build_network(NetworkConfig(l_max=2), BASIS)
+
+
+def test_remat_changes_no_gradient():
+    """What is computed twice instead of kept has the same gradient, and the gradient does recompute."""
+    config = NetworkConfig(
+        kind="elct",
+        cutoff=3.0,
+        message_cutoff=3.0,
+        channels=2,
+        pseudo_channels=2,
+        n_heads=1,
+        n_blocks=1,
+        hidden=8,
+    )
+    network = build_network(config, BASIS)
+    params, statistics = network.init(0), _statistics(network)
+    atoms = graphene(vacuum=4.0)
+    pairs = AtomPairs.from_atoms(atoms, config.cutoff)
+    graph = CrystalGraph.from_atoms(atoms, pairs, BASIS, message_cutoff=config.reach, dtype=np.float32)
+
+    def loss(params, remat):
+        return (network.apply(params, statistics, graph, remat=remat) ** 2).sum()
+
+    gradient = jax.grad(loss)
+    assert "remat" in str(jax.make_jaxpr(gradient, static_argnums=1)(params, True))
+    kept, recomputed = (
+        jax.tree.leaves(jax.jit(gradient, static_argnums=1)(params, r)) for r in (False, True)
+    )
+    largest = max(float(np.abs(leaf).max()) for leaf in kept if leaf.size)
+    assert largest > 0
+    for one, other in zip(kept, recomputed, strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-5 * largest)

@@ -43,7 +43,7 @@ class Oracle:
 def test_a_pure_gauge_error_is_no_error() -> None:
     data = hueckel(rattled_graphene(2, 3), sp_basis())
     found = compare("sheet", data, Oracle(SHIFT), (3, 3, 1))
-    raw, fixed, entries = found.overall
+    raw, fixed, _, entries = found.overall
     assert found.shift == pytest.approx(SHIFT, abs=1e-12)
     assert raw / entries > 1e-3
     assert fixed / entries < 1e-12
@@ -57,14 +57,14 @@ def test_a_pure_gauge_error_is_no_error() -> None:
 def test_an_error_on_site_is_found_where_it_is() -> None:
     data = hueckel(rattled_graphene(2, 3), sp_basis())
     predicted = Oracle(0.0, s_error=0.01)(data.atoms)
-    raw, fixed, _ = residuals(predicted, data.hamiltonian, data.overlap)
-    shells, distances = by_shell_pair(raw, fixed).mean(), by_distance(raw, fixed).mean()
+    errors = residuals(predicted, data.hamiltonian, data.overlap)
+    shells, distances = by_shell_pair(errors).mean(), by_distance(errors).mean()
     assert set(shells) == {"C:s1 - C:s1", "C:p1 - C:s1", "C:p1 - C:p1"}
     assert shells["C:p1 - C:s1"]["raw_meV"] == shells["C:p1 - C:p1"]["raw_meV"] == 0.0
     assert distances["on site"]["raw_meV"] == pytest.approx(10.0 / 16)
     assert all(row["raw_meV"] == 0.0 for label, row in distances.items() if label != "on site")
-    assert sum(row["entries"] for row in shells.values()) == raw.entries.size
-    assert sum(row["entries"] for row in distances.values()) == raw.entries.size
+    assert sum(row["entries"] for row in shells.values()) == errors.raw.entries.size
+    assert sum(row["entries"] for row in distances.values()) == errors.raw.entries.size
     assert compare("sheet", data, Oracle(0.0, s_error=0.01), (3, 3, 1)).levels.rms_shifted > 0.01
 
 
@@ -82,12 +82,12 @@ def test_the_whole_evaluation_of_an_untrained_model(tmp_path: Path) -> None:
     statistics = network.fit_statistics((m.graph, m.target) for m in made)
     HamiltonianModel(config, basis, params, statistics, {"name": "untrained"}).save(tmp_path / "model.h5")
     report = evaluate(tmp_path / "model.h5", root, output=tmp_path / "out", kpts=(2, 2, 1))
-    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert written["n_structures"] == 2
     assert written["mae_gauge_fixed_meV"] < 1000
     assert np.isfinite(written["levels_meV"]["rms_shifted"]["worst"])
-    assert {p.name for p in (tmp_path / "out").glob("*.png")} == {
-        "parity.png", "bands_best.png", "bands_median.png", "bands_worst.png",
+    assert {p.stem for p in (tmp_path / "out" / "figures").iterdir()} == {
+        "shells", "distance", "parity", "families", "bands", "gaps",
     }  # fmt: skip
     assert "worst structure" in report.table()
     with pytest.raises(ValueError, match="neither a named model nor a file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,14 @@ from ase import Atoms
 from ase.build import molecule
 
 from ase_deeph.harmonics import rotation_of_shells
-from ase_deeph.io import read_deeph, write_deeph
+from ase_deeph.io import read_cp2k, read_deeph, write_deeph
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
 from ase_deeph.validation import examine, examine_folder, validate
 from ase_deeph.validation.edges import ORDERS, EdgeView, ratio
 from ase_deeph.validation.electrons import exchange_that_fits, plausible, valence_counts
-from ase_deeph.validation.scale import kinetic_scale
+from ase_deeph.validation.scale import kinetic_scale, largest_share, spread
 from tests.planted_faults import FAULTS, both, negative_R, renamed, sound, wrapped
 
 SHARED = next((p / "shared/data" for p in Path(__file__).parents if (p / "shared/data").is_dir()), None)
@@ -223,6 +224,18 @@ def test_kinetic_scale_of_gaussians() -> None:
         basis = OrbitalBasis({"H": SpeciesBasis((0,), 1, (gaussian(0, exponent),))})
         scale = kinetic_scale(overlap(Atoms("H2", [[0, 0, 0], [0, 0, 1.3]]), basis))
         assert scale == pytest.approx(3 * exponent * 3.80998, rel=1e-4)
+
+
+def test_one_shell_that_is_most_of_a_basis(tmp_path: Path) -> None:
+    """A molecular crystal in a minimal basis: quartiles lie within boron's p shell; units still show."""
+    with tarfile.open(Path(__file__).parent / "data/cp2k_boron_hydride.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    data = read_cp2k(tmp_path)
+    assert largest_share(data.overlap) == pytest.approx(3 / 5)
+    assert spread(np.array([-9.8, -3.0, -0.6, -0.5, 9.1]), 3 / 5) > 10.0 > spread(np.arange(5.0))
+    assert validate(data) == []
+    for unit in (27.211386, 13.605693):
+        assert codes(replace(data, hamiltonian=data.hamiltonian * (1 / unit))) == {"units"}
 
 
 def test_valence_electrons() -> None:

@@ -34,6 +34,20 @@ def _completed(tree: Any, template: Any) -> Any:
     return {key: _completed(tree[key], value) if key in tree else value for key, value in template.items()}
 
 
+def _checkpointer() -> Any:
+    """Orbax's, for this process alone also where there are several: it must not wait for the others."""
+    import orbax.checkpoint as ocp
+
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+        barrier_sync_key_prefix="ase_deeph",
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
+
+
 class Checkpoints:
     """The checkpoints in a folder (orbax; nested dicts of arrays with string keys).
 
@@ -57,10 +71,8 @@ class Checkpoints:
 
     def save(self, epoch: int, tree: dict[str, Any]) -> None:
         """Write the checkpoint of an epoch; delete the oldest ones and what a killed run left half done."""
-        import orbax.checkpoint as ocp
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             checkpointer.save(self._path(epoch), _filled(_host(tree)), force=True)
             checkpointer.wait_until_finished()
         complete = self.epochs()
@@ -76,13 +88,11 @@ class Checkpoints:
         ------
         ValueError : there is none, or it does not fit the template.
         """
-        import orbax.checkpoint as ocp
-
         complete = self.epochs()
         if not complete:
             raise ValueError(f"{self.folder} holds no complete checkpoint; train without --resume")
         try:
-            with ocp.StandardCheckpointer() as checkpointer:
+            with _checkpointer() as checkpointer:
                 tree = checkpointer.restore(self._path(complete[-1]), _filled(_host(template)))
         except (ValueError, KeyError, TypeError, OSError) as error:
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

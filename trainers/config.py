@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ase_deeph.network.config import NetworkConfig
 
@@ -69,18 +69,32 @@ class LossConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """[optimizer]: AdamW, warm-up, cosine decay, clipping, exponential moving average of the parameters."""
+    """[optimizer]: which one, warm-up and decay, clipping, exponential moving average of the parameters."""
 
-    kind: Literal["adamw"] = "adamw"
+    kind: Literal["adamw", "muon", "schedule_free"] = "adamw"
+    """"muon": orthogonalised momentum for matrices, AdamW for the rest; "schedule_free": AdamW that averages."""
     learning_rate: float = Field(2e-3, gt=0)
+    schedule: Literal["cosine", "linear", "trapezoid", "constant"] | None = None
+    """How the learning rate falls; by default "cosine", for schedule_free "constant"."""
     warm_up: float = Field(0.02, ge=0, lt=1)
     """Fraction of the budget (epochs or minutes) over which the learning rate rises linearly."""
     final_fraction: float = Field(0.01, ge=0, le=1)
-    """The cosine ends at this fraction of the learning rate."""
+    """The decay ends at this fraction of the learning rate."""
     weight_decay: float = Field(1e-3, ge=0)
     clip: float = Field(10.0, gt=0)
     """Largest global norm of the gradient; a longer one is scaled back to it."""
     ema: float = Field(0.999, ge=0, lt=1)
+    """Memory of the parameter average; schedule_free has its own average and ignores it."""
+    b1: float = Field(0.9, gt=0, lt=1)
+    """Adam's memory of the gradient; for schedule_free the share of the average in the point of the gradient."""
+    b2: float = Field(0.999, gt=0, lt=1)
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's memory of the gradient."""
+
+    @property
+    def decay_shape(self) -> str:
+        """The schedule in force."""
+        return self.schedule or ("constant" if self.kind == "schedule_free" else "cosine")
 
 
 class RunConfig(_Section):
@@ -97,7 +111,24 @@ class RunConfig(_Section):
     patience: int | None = Field(None, ge=1)
     """Stop after so many validations without a new best."""
     start_from: str | None = None
-    """A model file to continue from: its parameters and statistics."""
+    """A model file to continue from: its parameters and statistics; see transfer.py where the basis differs."""
+    accumulate: int = Field(1, ge=1)
+    """Batches whose gradients make one update: the update of a batch so many times larger, in less memory."""
+    devices: int | Literal["all"] | None = Field(None)
+    """Devices of each process that share a batch; by default all accelerators that it feeds, one on a CPU."""
+    remat: bool | Literal["auto"] = False
+    """Compute intermediate values twice instead of keeping them; "auto": where a batch does not fit otherwise."""
+    committee: int = Field(1, ge=1)
+    """Models trained one after the other, with seeds seed, seed + 1, ..., into output/member-0, ..."""
+    committee_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the training structures, drawn by its seed, that each model of a committee sees."""
+
+    @field_validator("devices")
+    @classmethod
+    def _some_devices(cls, value: Any) -> Any:
+        if isinstance(value, int) and value < 1:
+            raise ValueError('expected a positive number or "all"')
+        return value
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> RunConfig:

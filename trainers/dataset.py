@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
 
+import jax
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
 from ase_deeph.graph import CrystalGraph, batch
 from ase_deeph.io.dataset import split
+from trainers.devices import Devices
+from trainers.feed import Feed
 from trainers.levels import LevelSample, sample_levels
 from trainers.structures import Structure
 
@@ -31,6 +34,7 @@ class Batch:
     target, overlap : blocks of H (eV) and S, zero on padding.
     structure : structure of each pair, n for padding.
     weight : 1 for each structure that is there, 0 for an empty place.
+    total : structures of the whole update that this batch is a part of.
     levels : states drawn for a loss on levels, None without one.
     """
 
@@ -39,6 +43,7 @@ class Batch:
     overlap: Float[Array | np.ndarray, "pairs M M"]
     structure: Int[Array | np.ndarray, " pairs"]
     weight: Float[Array | np.ndarray, " n"]
+    total: Float[Array | np.ndarray, ""]
     levels: LevelSample | None = None
 
 
@@ -87,34 +92,50 @@ def _thinned(kinds: list[Shape], counts: np.ndarray, limit: int = 400) -> tuple[
     return [kinds[g[-1]] for g in groups], np.array([counts[g].sum() for g in groups])
 
 
+Members = list[int]
+Job = tuple[Members, int]
+"""Positions of a batch' structures, and how many structures its update has."""
+
+
 @dataclass(frozen=True, eq=False)
 class Batches:
     """Structures in padded batches of one of a few shapes.
 
+    An update takes up to batch_size · accumulate structures of one shape, as batches one after the other; each
+    batch is cut into equal parts for the devices.
+
     Parameters
     ----------
     structures : the set.
-    batch_size : structures per batch.
+    batch_size : structures per batch, over all devices.
     max_shapes : bound on the number of padded shapes.
     levels_per_step : levels drawn for each structure of a training batch when the structures hold states.
+    accumulate : batches per update.
+    devices : what shares a batch.
+    chosen : positions of the structures in use; None for all. The shapes are always those of the whole set.
     """
 
     structures: Sequence[Structure]
     batch_size: int = 1
     max_shapes: int = 4
     levels_per_step: int = 24
+    accumulate: int = 1
+    devices: Devices = field(default_factory=Devices)
+    chosen: tuple[int, ...] | None = None
 
     @cached_property
     def _shapes(self) -> tuple[list[Shape], np.ndarray]:
         return choose_shapes([s.size for s in self.structures], self.max_shapes)
 
     @property
+    def _part(self) -> int:
+        """Structures of a batch on each device."""
+        return -(-self.batch_size // self.devices.n)
+
+    @property
     def shapes(self) -> list[Shape]:
-        """(atoms, pairs, near pairs) of the padded batches."""
-        return [
-            (self.batch_size * a + 1, self.batch_size * p + 1, self.batch_size * n)
-            for a, p, n in self._shapes[0]
-        ]
+        """(atoms, pairs, near pairs) of the padded batches on each device."""
+        return [(self._part * a + 1, self._part * p + 1, self._part * n) for a, p, n in self._shapes[0]]
 
     @property
     def waste(self) -> float:
@@ -124,53 +145,94 @@ class Batches:
         return 1.0 - sum(s.graph.n_pairs for s in self.structures) / padded
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Updates of an epoch."""
         return len(self._in_order(None))
 
-    def order(self, seed: int, epoch: int) -> list[list[int]]:
-        """The batches of an epoch, as positions of structures: the same for the same (seed, epoch)."""
+    def order(self, seed: int, epoch: int) -> list[Members]:
+        """The updates of an epoch, as positions of structures: the same for the same (seed, epoch)."""
         return self._in_order(np.random.default_rng([seed, epoch]))
 
-    def _in_order(self, rng: np.random.Generator | None) -> list[list[int]]:
-        batches = []
+    def _in_order(self, rng: np.random.Generator | None) -> list[Members]:
+        updates, size = [], self.batch_size * self.accumulate
+        used = np.arange(len(self.structures)) if self.chosen is None else np.array(self.chosen, dtype=int)
         for shape in range(len(self._shapes[0])):
-            members = np.nonzero(self._shapes[1] == shape)[0]
+            members = used[self._shapes[1][used] == shape]
             members = rng.permutation(members) if rng is not None else members
-            batches += [
-                [int(m) for m in members[n : n + self.batch_size]]
-                for n in range(0, len(members), self.batch_size)
-            ]
-        return [batches[n] for n in rng.permutation(len(batches))] if rng is not None else batches
+            updates += [[int(m) for m in members[n : n + size]] for n in range(0, len(members), size)]
+        return [updates[n] for n in rng.permutation(len(updates))] if rng is not None else updates
 
-    def make(self, members: Sequence[int], rng: np.random.Generator | None = None) -> Batch:
-        """The padded batch of some structures of one shape, with levels drawn by rng where they have states."""
-        chosen = [self.structures[m] for m in members]
-        shape = self.shapes[int(self._shapes[1][members[0]])]
-        padded = pad_batch(chosen, shape, self.batch_size)
-        states = [s.states for s in chosen if s.states is not None]
-        if rng is None or len(states) < len(chosen):
+    def _jobs(self, updates: Sequence[Members]) -> list[Job]:
+        """The batches of some updates."""
+        return [
+            (members[n : n + self.batch_size], len(members))
+            for members in updates
+            for n in range(0, len(members), self.batch_size)
+        ]
+
+    def make(
+        self, members: Sequence[int], seeds: tuple[int, int] | None = None, total: int | None = None
+    ) -> Batch:
+        """The padded batch of some structures of one shape; with several devices, a leading axis of theirs.
+
+        Parameters
+        ----------
+        members : positions of the structures, at most batch_size.
+        seeds : (seed, epoch), from which levels are drawn where the structures have states; None for none.
+        total : structures of the update; None when these are all.
+        """
+        part = self._part
+        parts = [
+            self._make(members[n * part : (n + 1) * part], members[0], seeds, total or len(members))
+            for n in self.devices.mine
+        ]
+        if self.devices.mesh is None:
+            return parts[0]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+
+    def _make(self, members: Sequence[int], like: int, seeds: tuple[int, int] | None, total: int) -> Batch:
+        """One device's part, perhaps empty, in the shape of the structure `like`."""
+        present = [self.structures[m] for m in members]
+        shape = self.shapes_of([like])
+        padded = pad_batch(present or [self.structures[like]], shape, self._part)
+        if not present:
+            padded = replace(padded, weight=np.zeros_like(padded.weight))
+        padded = replace(padded, total=np.asarray(total, dtype=padded.weight.dtype))
+        states = [s.states for s in present or [self.structures[like]]]
+        if seeds is None or any(s is None for s in states):
             return padded
-        drawn = sample_levels(states, shape[:2], self.batch_size, self.levels_per_step, rng)
+        rngs = [np.random.default_rng([*seeds, 1, m]) for m in members or [like]]
+        drawn = sample_levels(states, shape[:2], self._part, self.levels_per_step, rngs)  # type: ignore[arg-type]
         return replace(padded, levels=drawn)
 
-    def epoch(self, seed: int, epoch: int) -> Iterator[tuple[list[int], Batch]]:
-        """(positions, batch) of an epoch; the next batch is padded while the current one is used."""
-        return self._prefetched(self.order(seed, epoch), np.random.default_rng([seed, epoch, 1]))
+    def epoch(self, seed: int, epoch: int) -> Feed[Job]:
+        """((positions, structures of the update), batch on the device) of an epoch, made ahead by a thread."""
+        return self._feed(self.order(seed, epoch), (seed, epoch))
 
-    def in_order(self) -> Iterator[tuple[list[int], Batch]]:
-        """(positions, batch), always in the same order."""
-        return self._prefetched(self._in_order(None))
+    def in_order(self) -> Feed[Job]:
+        """The same for every structure in use, always in the same order, without levels."""
+        return self._feed(self._in_order(None), None)
 
-    def _prefetched(
-        self, order: Sequence[list[int]], rng: np.random.Generator | None = None
-    ) -> Iterator[tuple[list[int], Batch]]:
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self.make, order[0], rng)
-            for n, members in enumerate(order):
-                ready = coming.result()
-                if n + 1 < len(order):
-                    coming = pool.submit(self.make, order[n + 1], rng)
-                yield members, ready
+    def _feed(self, updates: Sequence[Members], seeds: tuple[int, int] | None) -> Feed[Job]:
+        return Feed(partial(self._on_device, seeds=seeds), self._jobs(updates))
+
+    def _on_device(self, job: Job, seeds: tuple[int, int] | None) -> Any:
+        return self.devices.put(self.make(job[0], seeds, job[1]))
+
+    def example(self, members: Members, seed: int) -> Any:
+        """The batch of some structures on the device, with levels where they have states."""
+        return self._on_device((members, len(members)), (seed, 0))
+
+    def shapes_of(self, members: Members) -> Shape:
+        """The padded shape of a batch."""
+        return self.shapes[int(self._shapes[1][members[0]])]
+
+    def kinds(self) -> list[tuple[Members, int]]:
+        """A full batch of each shape in use, and how many batches an epoch has of it; most pairs first."""
+        found: dict[int, list[Members]] = {}
+        for members, _ in self._jobs(self._in_order(None)):
+            found.setdefault(int(self._shapes[1][members[0]]), []).append(members)
+        order = sorted(found, key=lambda n: -self.shapes[n][1])
+        return [(found[n][0], len(found[n])) for n in order]
 
 
 def pad_batch(structures: Sequence[Structure], shape: Shape, n: int) -> Batch:
@@ -186,4 +248,4 @@ def pad_batch(structures: Sequence[Structure], shape: Shape, n: int) -> Batch:
         target[where], overlap[where], structure[where] = s.target, s.overlap, position
         at = where.stop
     weight = (np.arange(n) < len(structures)).astype(dtype)
-    return Batch(graph, target, overlap, structure, weight)
+    return Batch(graph, target, overlap, structure, weight, np.asarray(len(structures), dtype=dtype))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,27 @@ from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import Network, build_network
 from trainers.config import TrainingConfig
 from trainers.dataset import Batches, split
+from trainers.devices import Devices, choose_devices
 from trainers.levels import LevelStates, level_states
 from trainers.provenance import describe_data, package_versions
 from trainers.step import Steps
 from trainers.structures import Structure, dataset_basis, fingerprint, load_structures, read_dataset
+from trainers.transfer import same_orbitals, transfer
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[Iterable, str], Iterable]
 
 _FREE_TO_CHANGE = {"output", "name", "training"}
-_FIXED_IN_TRAINING = {"batch", "seed", "precision", "start_from", "epochs"}
+_FIXED_IN_TRAINING = {
+    "batch",
+    "accumulate",
+    "seed",
+    "precision",
+    "start_from",
+    "epochs",
+    "committee_fraction",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +54,7 @@ class Experiment:
     held_out : whether validation structures are apart from the training ones.
     start : parameters and statistics of the model to continue from, or None.
     data_fingerprint : SHA-256 of all labels.
+    devices : what shares a batch.
     """
 
     config: TrainingConfig
@@ -54,19 +65,32 @@ class Experiment:
     held_out: bool
     start: HamiltonianModel | None
     data_fingerprint: str
+    devices: Devices = field(default_factory=Devices)
 
     @property
     def steps(self) -> Steps:
         """Fresh compiled steps."""
-        return Steps(self.network, self.config.loss, self.config.optimizer)
+        remat = self.config.training.remat is True
+        return Steps(self.network, self.config.loss, self.config.optimizer, self.devices, remat)
+
+    @property
+    def _transfers(self) -> bool:
+        """Whether the model to continue from has another basis."""
+        return self.start is not None and not same_orbitals(self.start.basis, self.basis)
 
     def initial_params(self) -> Mapping[str, Any]:
         """Parameters before the first step."""
-        return self.start.params if self.start is not None else self.network.init(self.config.training.seed)
+        if self.start is None:
+            return self.network.init(self.config.training.seed)
+        if not self._transfers:
+            return self.start.params
+        taken = transfer(self.start, self.network, self.config.training.seed)
+        log.info("start_from %s: %s", self.config.training.start_from, taken)
+        return taken.params
 
     def statistics(self) -> Mapping[str, Any]:
-        """Target statistics: of the model to continue from, or fitted on (a subset of) the training set."""
-        if self.start is not None:
+        """Target statistics: of a model of this basis to continue from, or fitted on (a subset of) the training set."""
+        if self.start is not None and not self._transfers:
             return self.start.statistics
         structures = self.train.structures
         count = min(self.config.data.statistics_structures, len(structures))
@@ -75,9 +99,9 @@ class Experiment:
 
     def identity(self) -> str:
         """SHA-256 of what must be equal for a resumed run to equal an uninterrupted one."""
-        values = self.config.model_dump()
+        values = self.config.model_dump(exclude_defaults=True)
         kept: dict[str, Any] = {k: v for k, v in values.items() if k not in _FREE_TO_CHANGE}
-        kept["training"] = {k: v for k, v in values["training"].items() if k in _FIXED_IN_TRAINING}
+        kept["training"] = {k: v for k, v in values.get("training", {}).items() if k in _FIXED_IN_TRAINING}
         kept["data_fingerprint"] = self.data_fingerprint
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -105,7 +129,7 @@ class Experiment:
         }
 
 
-def _checked_start(config: TrainingConfig, basis: OrbitalBasis) -> HamiltonianModel | None:
+def _checked_start(config: TrainingConfig) -> HamiltonianModel | None:
     if config.training.start_from is None:
         return None
     model = HamiltonianModel.load(config.path(config.training.start_from))
@@ -114,9 +138,6 @@ def _checked_start(config: TrainingConfig, basis: OrbitalBasis) -> HamiltonianMo
             f"start_from: the model's network {model.config.to_dict()} differs from [network] "
             f"{config.network_config.to_dict()}; copy its values"
         )
-    shells = {s: model.basis.shells(s) for s in model.basis}
-    if shells != {s: basis.shells(s) for s in basis}:
-        raise ValueError(f"start_from: the model's shells {shells} differ from the dataset's {basis}")
     return model
 
 
@@ -131,7 +152,7 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
     roots = [config.path(p) for p in data.train]
     basis = dataset_basis(roots[0], (item for _, item in read_dataset(roots)))
     network = build_network(network_config, basis)
-    start = _checked_start(config, basis)
+    start = _checked_start(config)
     dtype = np.float64 if config.training.precision == "float64" else np.float32
 
     states = None
@@ -160,13 +181,17 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
     if not held:
         log.warning("nothing is held out: errors are those of the training set")
     batch, shapes = config.training.batch, data.max_shapes
+    devices = choose_devices(config.training.devices, batch)
     return Experiment(
         config=config,
         basis=basis,
         network=network,
-        train=Batches(training, batch, shapes, config.loss.levels_per_step),
-        validation=Batches(held or training, batch, shapes),
+        train=Batches(
+            training, batch, shapes, config.loss.levels_per_step, config.training.accumulate, devices
+        ),
+        validation=Batches(held or training, batch, shapes, devices=devices),
         held_out=bool(held),
         start=start,
         data_fingerprint=fingerprint(training + held),
+        devices=devices,
     )

@@ -1,14 +1,13 @@
-"""The training loop: epochs of steps within a budget, validation, best model, checkpoints, exact resume."""
+"""The training loop: epochs of updates within a budget, validation, best model, checkpoints, exact resume."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,73 +16,24 @@ import numpy as np
 
 from ase_deeph.compilation_cache import compilation_cache
 from ase_deeph.model import HamiltonianModel
-from trainers.checkpoint import Checkpoints
+from trainers import memory
 from trainers.config import TrainingConfig
+from trainers.devices import from_first_process
+from trainers.domain import training_domain
 from trainers.experiment import Experiment, prepare
-from trainers.log import TrainingLog, plot_learning_curve
+from trainers.folder import RunFolder
 from trainers.metrics import MatrixErrors
 from trainers.optimizer import schedule
-from trainers.step import Steps, TrainState, error_of
+from trainers.standing import EpochSums, FitResult, Standing
+from trainers.step import Steps, TrainState
+
+__all__ = ["FitResult", "Trainer", "fit", "prepared", "running"]
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[..., Any]
 
 _SECONDS_BETWEEN_PICTURES = 30.0
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """How a training run ended.
-
-    Parameters
-    ----------
-    model_path : the model file with the best averaged parameters.
-    errors : of that model on the validation set, meV.
-    final_loss : mean training loss of the last epoch.
-    epochs, seconds : used, over all resumes.
-    n_compilations : of the training step, in this process.
-    reason : why it ended.
-    """
-
-    model_path: Path
-    errors: MatrixErrors
-    final_loss: float
-    epochs: int
-    seconds: float
-    n_compilations: int
-    reason: str
-
-
-@dataclass
-class _Standing:
-    """Where a run stands between epochs; goes into the checkpoint as numbers."""
-
-    epoch: int = 0
-    seconds: float = 0.0
-    best: float = math.inf
-    best_raw: float = math.inf
-    best_fixed: float = math.inf
-    stale: int = 0
-    last_loss: float = math.nan
-
-    def to_arrays(self) -> dict[str, np.ndarray]:
-        return {name: np.array(value, dtype=np.float64) for name, value in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> _Standing:
-        values = {name: float(value) for name, value in arrays.items()}
-        return cls(**{**values, "epoch": int(values["epoch"]), "stale": int(values["stale"])})  # type: ignore[arg-type]
-
-
-@dataclass
-class _Epoch:
-    """What the steps of one epoch add up to."""
-
-    losses: list[float] = field(default_factory=list)
-    sums: list[np.ndarray] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    rate: float = 0.0
 
 
 class Trainer:
@@ -93,71 +43,81 @@ class Trainer:
     ----------
     experiment : what is trained on what.
     bar : progress(iterable, label, total, unit) -> iterable, or None for silence.
+    steps : compiled steps to share with another run of the same shapes.
     """
 
-    def __init__(self, experiment: Experiment, bar: Progress | None = None) -> None:
+    def __init__(
+        self, experiment: Experiment, bar: Progress | None = None, *, steps: Steps | None = None
+    ) -> None:
         self.experiment, self.config, self.bar = experiment, experiment.config, bar
-        self.folder = self.config.output_folder
-        self.checkpoints = Checkpoints(self.folder / "checkpoints")
-        self.steps: Steps = experiment.steps
-        self.standing = _Standing()
+        self.folder = RunFolder(self.config.output_folder)
+        self.steps: Steps = steps or experiment.steps
+        self.standing = Standing()
         self.statistics: Mapping[str, Any] = {}
         self.best: Mapping[str, Any] = {}
         self.state: TrainState | None = None
+        self.structures, self.training_seconds, self.waited = 0, 0.0, 0.0
         self._began = self._drawn = 0.0
-
-    @property
-    def model_path(self) -> Path:
-        """The model file of this run."""
-        return self.folder / "model.h5"
 
     def run(self, *, resume: bool) -> FitResult:
         """Train until the budget is used, or patience runs out; see FitResult."""
         self._open(resume)
-        self.log = TrainingLog(self.folder / "log.csv", self.standing.epoch)
-        self._began = time.monotonic() - self.standing.seconds
+        self.folder.start(self.standing.epoch)
         reason = self._why_stop()
+        if not reason:
+            self._check_memory()
+        self._began = time.monotonic() - self.standing.seconds
         while not reason:
             self._epoch()
             reason = self._why_stop()
         self._save_model(finished=reason)
-        plot_learning_curve(self.log.path, self.folder / "learning_curve.png")
-        return FitResult(
-            model_path=self.model_path,
+        self.folder.draw()
+        seconds = max(self.training_seconds, 1e-9)
+        result = FitResult(
+            model_path=self.folder.model_path,
             errors=MatrixErrors(self.standing.best_raw, self.standing.best_fixed),
             final_loss=self.standing.last_loss,
             epochs=self.standing.epoch,
             seconds=self.standing.seconds,
             n_compilations=self.steps.n_compilations,
             reason=reason,
+            host_wait=self.waited / seconds,
+            structures_per_second=self.structures / seconds,
+            peak_memory=memory.peak(self.steps.devices.first),
         )
+        log.info(
+            "%.3g structures/s, host wait %.1f %%, peak memory %s",
+            result.structures_per_second, 100 * result.host_wait, memory.gib(result.peak_memory),
+        )  # fmt: skip
+        return result
 
     # -- start and checkpoints
 
     def _open(self, resume: bool) -> None:
         """A fresh state, or that of the newest checkpoint."""
-        there = bool(self.checkpoints.epochs())
+        there = self.folder.has_checkpoint()
         if there and not resume:
             raise ValueError(
-                f"output folder {self.folder} holds a run already; pass --resume to continue it, "
+                f"output folder {self.folder.path} holds a run already; pass --resume to continue it, "
                 "or give another output"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.state = self.steps.start(self.experiment.initial_params())
         self.best = jax.tree.map(np.array, self.state.average)
+        replicate = self.steps.devices.replicate
         if not there:
-            self.statistics = _as_device(self.experiment.statistics())
+            self.statistics = replicate(dict(self.experiment.statistics()))
             return
-        self.statistics = _as_device(self.experiment.network.empty_statistics())
-        tree = self.checkpoints.restore(self._tree())
+        self.statistics = replicate(dict(self.experiment.network.empty_statistics()))
+        tree = self.folder.restore(self._tree())
         if tree["identity"].tobytes() != self._identity().tobytes():
             raise ValueError(
-                f"the run in {self.folder} was made with another config or other data; give another output, "
-                "or continue from its model with [training] start_from"
+                f"the run in {self.folder.path} was made with another config or other data; give another "
+                "output, or continue from its model with [training] start_from"
             )
-        self.state = _with_leaves(self.state, tree["state"])
-        self.statistics, self.best = _as_device(tree["statistics"]), tree["best"]
-        self.standing = _Standing.from_arrays(tree["standing"])
+        leaves = [jnp.array(tree["state"][key]) for key in sorted(tree["state"])]
+        self.state = replicate(jax.tree.unflatten(jax.tree.structure(self.state), leaves))
+        self.statistics, self.best = replicate(tree["statistics"]), tree["best"]
+        self.standing = Standing.from_arrays(tree["standing"])
 
     def _identity(self) -> np.ndarray:
         return np.frombuffer(bytes.fromhex(self.experiment.identity()), dtype=np.uint8).astype(np.int32)
@@ -172,15 +132,36 @@ class Trainer:
             "identity": self._identity(),
         }
 
+    def _check_memory(self) -> None:
+        """Compile for the largest shape; ValueError when its batches cannot fit, or remat where that is "auto"."""
+        assert self.state is not None
+        members, wanted = self.experiment.train.kinds()[0][0], self.config.training.remat
+        batch = self.experiment.train.example(members, self.config.training.seed)
+        for remat in (False, True) if wanted == "auto" else (bool(wanted),):
+            if remat != self.steps.remat:
+                self.steps = replace(self.steps, remat=remat, compiled={})
+            compiled = self.steps.compile(self.state, self.statistics, batch)
+            complaint = memory.complaint(
+                memory.needed([compiled], self.state),
+                memory.free(self.steps.devices.first),
+                batch=self.config.training.batch,
+                pairs=self.experiment.train.shapes_of(members)[1],
+                remat=remat,
+            )
+            if not complaint:
+                return
+        raise ValueError(complaint)
+
     # -- budget
 
-    def _fraction(self, step_of_epoch: int) -> float:
+    def _fraction(self, update_of_epoch: int) -> float:
         """Part of the budget used, by epochs or by minutes, whichever is further on."""
         training, used = self.config.training, 0.0
         if training.epochs is not None:
-            used = (self.standing.epoch + step_of_epoch / len(self.experiment.train)) / training.epochs
+            used = (self.standing.epoch + update_of_epoch / len(self.experiment.train)) / training.epochs
         if training.max_minutes is not None:
-            used = max(used, self._elapsed() / (60.0 * training.max_minutes))
+            elapsed = from_first_process({"seconds": np.array(self._elapsed())})["seconds"]
+            used = max(used, float(elapsed) / (60.0 * training.max_minutes))
         return used
 
     def _elapsed(self) -> float:
@@ -199,44 +180,68 @@ class Trainer:
     # -- one epoch
 
     def _epoch(self) -> None:
-        """Steps, validation, log, best model, checkpoint."""
+        """Updates, validation, log, best model, checkpoint."""
         number, training = self.standing.epoch, self.config.training
         seen = self._train(number)
         self.standing.epoch += 1
         self.standing.last_loss = float(np.mean(seen.losses))
         last = self._fraction(0) >= 1.0
-        errors = None
+        errors, better = None, False
         if last or self.standing.epoch % training.validate_every == 0:
             errors = self.validate()
-            self._judge(errors)
-        self.standing.seconds = self._elapsed()
-        self._write_row(number, seen, errors)
-        if last or self.standing.epoch % training.checkpoint_every == 0:
-            self.checkpoints.save(self.standing.epoch, self._tree())
-        if self.standing.seconds - self._drawn > _SECONDS_BETWEEN_PICTURES:
-            self._drawn = self.standing.seconds
-            plot_learning_curve(self.log.path, self.folder / "learning_curve.png")
+            better = self._judge(errors)
+        self.standing.seconds = self._elapsed_everywhere()
+        failure = None
+        try:
+            if better:
+                self._save_model()
+            self._write_row(number, seen, errors)
+            if last or self.standing.epoch % training.checkpoint_every == 0:
+                self.folder.save(self.standing.epoch, self._tree())
+            if self.standing.seconds - self._drawn > _SECONDS_BETWEEN_PICTURES:
+                self._drawn = self.standing.seconds
+                self.folder.draw()
+        except OSError as error:
+            failure = error
+        self.folder.agree(failure)
 
-    def _train(self, number: int) -> _Epoch:
-        seen, train = _Epoch(), self.experiment.train
-        batches: Iterable = train.epoch(self.config.training.seed, number)
-        if self.bar is not None:
-            batches = self.bar(batches, self._label(number), total=len(train))
-        for n, (members, batch) in enumerate(batches):
-            fraction = self._fraction(n)
-            if n and self.config.training.max_minutes is not None and fraction >= 1.0:
-                break
-            seen.rate = schedule(fraction, self.config.optimizer)
-            self.state, loss, sums, norm = self.steps.train(self.state, self.statistics, batch, seen.rate)
-            if not (np.isfinite(loss) and np.isfinite(norm)):
-                names = ", ".join(train.structures[m].name for m in members)
-                raise ValueError(
-                    f"training diverged in epoch {number + 1}: loss {float(loss)}, gradient {float(norm)} on "
-                    f"structure {names}; check it, or lower [optimizer] learning_rate and resume"
-                )
-            seen.losses.append(float(loss))
-            seen.norms.append(float(norm))
-            seen.sums.append(error_of(sums)[: len(members)])
+    def _elapsed_everywhere(self) -> float:
+        """Process 0's clock."""
+        return float(from_first_process({"seconds": np.array(self._elapsed())})["seconds"])
+
+    def _train(self, number: int) -> EpochSums:
+        """The updates of an epoch, each after one or several batches."""
+        training, train = self.config.training, self.experiment.train
+        seen = EpochSums([s.name for s in train.structures])
+        feed = train.epoch(training.seed, number)
+        batches = feed if self.bar is None else self.bar(feed, self._label(number), total=len(feed))
+        update, members, sums, carry = 0, [], [], None
+        began = time.perf_counter()
+        try:
+            for (positions, total), batch in batches:
+                if carry is None:
+                    fraction = self._fraction(update)
+                    if update and training.max_minutes is not None and fraction >= 1.0:
+                        break
+                    seen.rate = schedule(fraction, self.config.optimizer)
+                assert self.state is not None
+                *part, rows = self.steps.gradient(self.state, self.statistics, batch)
+                carry = part if carry is None else self.steps.added(carry, part)
+                members.append(positions)
+                sums.append(rows)
+                if sum(len(m) for m in members) == total:
+                    self.state, norm = self.steps.update(self.state, carry[0], np.float32(seen.rate))
+                    seen.add(members, carry[1], sums, norm)
+                    update, members, sums, carry = update + 1, [], [], None
+            seen.finish()
+        except FloatingPointError as error:
+            raise ValueError(f"training diverged in epoch {number + 1}: {error}") from None
+        except jax.errors.JaxRuntimeError as error:
+            raise memory.explained(error) from error
+        seen.seconds, seen.waited = time.perf_counter() - began, feed.waited
+        self.structures += seen.structures
+        self.training_seconds += seen.seconds
+        self.waited += seen.waited
         return seen
 
     def _label(self, number: int) -> str:
@@ -250,30 +255,30 @@ class Trainer:
         """Errors of the averaged parameters on the validation set."""
         assert self.state is not None
         sums = [
-            error_of(self.steps.measure(self.state.average, self.statistics, batch)[1])[: len(members)]
-            for members, batch in self.experiment.validation.in_order()
+            np.asarray(self.steps.measure(self.state.average, self.statistics, batch)[1], dtype=float)
+            for _, batch in self.experiment.validation.in_order()
         ]
         return MatrixErrors.from_sums(np.concatenate(sums))
 
-    def _judge(self, errors: MatrixErrors) -> None:
+    def _judge(self, errors: MatrixErrors) -> bool:
         """Keep the averaged parameters when they are the best so far."""
         assert self.state is not None
         value = errors.gauge_fixed if self.config.loss.gauge == "free" else errors.raw
         if not value < self.standing.best:
             self.standing.stale += 1
-            return
+            return False
         self.standing = replace(
             self.standing, best=value, best_raw=errors.raw, best_fixed=errors.gauge_fixed, stale=0
         )
         self.best = jax.tree.map(np.array, self.state.average)
-        self._save_model()
+        return True
 
-    def _write_row(self, number: int, seen: _Epoch, errors: MatrixErrors | None) -> None:
+    def _write_row(self, number: int, seen: EpochSums, errors: MatrixErrors | None) -> None:
         assert self.state is not None
         running = MatrixErrors.from_sums(np.concatenate(seen.sums))
         row = {
             "epoch": number,
-            "steps": float(self.state.steps),
+            "steps": float(np.asarray(self.state.steps)),
             "seconds": self.standing.seconds,
             "learning_rate": seen.rate,
             "train_loss": self.standing.last_loss,
@@ -282,8 +287,11 @@ class Trainer:
             "validation_mae_raw_mev": errors.raw if errors else math.nan,
             "validation_mae_gauge_fixed_mev": errors.gauge_fixed if errors else math.nan,
             "gradient_norm": float(np.median(seen.norms)),
+            "structures_per_second": seen.structures / max(seen.seconds, 1e-9),
+            "host_wait_percent": 100.0 * seen.waited / max(seen.seconds, 1e-9),
+            "peak_memory_gib": memory.peak(self.steps.devices.first) / 2**30,
         }
-        self.log.append(row)
+        self.folder.append(row)
         log.info(
             "epoch %d: loss %.4e, MAE %.3f meV gauge-fixed (%.3f raw), validation %.3f (%.3f), %.0f s",
             number + 1, row["train_loss"], running.gauge_fixed, running.raw,
@@ -297,18 +305,20 @@ class Trainer:
             "mae_gauge_fixed_meV": self.standing.best_fixed,
             "set": "validation" if self.experiment.held_out else "training",
         }
-        HamiltonianModel(
+        model = HamiltonianModel(
             config=self.config.network_config,
             basis=self.experiment.basis,
             params=self.best,
             statistics=jax.tree.map(np.asarray, self.statistics),
             provenance=self.experiment.provenance(
+                domain=training_domain(self.experiment),
                 errors={name: _json_number(value) for name, value in errors.items()},
                 epochs=self.standing.epoch,
                 seconds=round(self.standing.seconds, 1),
                 finished=finished or "still training",
             ),
-        ).save(self.model_path)
+        )
+        self.folder.write_model(model)
 
 
 def _json_number(value: Any) -> Any:
@@ -319,17 +329,29 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) % 3600 // 60:02d}:{int(seconds) % 60:02d}"
 
 
-def _as_device(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return jax.tree.map(lambda leaf: jnp.array(leaf), dict(tree))
+@contextmanager
+def running(config: TrainingConfig) -> Iterator[None]:
+    """What holds while a config is worked on: the compilation cache, and double precision where it is asked for."""
+    with ExitStack() as context:
+        context.enter_context(compilation_cache())
+        if config.training.precision == "float64":
+            context.enter_context(jax.enable_x64(True))
+        yield
 
 
-def _with_leaves(state: TrainState, leaves: Mapping[str, np.ndarray]) -> TrainState:
-    structure = jax.tree.structure(state)
-    return jax.tree.unflatten(structure, [jnp.array(leaves[key]) for key in sorted(leaves)])
+def prepared(config: TrainingConfig, bar: Progress | None = None) -> Experiment:
+    """The experiment of a config, described in the log."""
+    experiment = prepare(config) if bar is None else prepare(config, bar)
+    train = experiment.train
+    log.info(
+        "%d training and %d validation structures; shapes (atoms, pairs, near) %s, %.0f %% padding",
+        len(train.structures), len(experiment.validation.structures), train.shapes, 100 * train.waste,
+    )  # fmt: skip
+    return experiment
 
 
 def fit(config: TrainingConfig, *, resume: bool = False, bar: Progress | None = None) -> FitResult:
-    """Train as a config says.
+    """Train as a config says; a committee with fit_committee (see committee.py).
 
     Parameters
     ----------
@@ -339,17 +361,13 @@ def fit(config: TrainingConfig, *, resume: bool = False, bar: Progress | None = 
 
     Raises
     ------
-    ValueError, KeyError : config or data that cannot be used, an output folder that holds another run, or
-        a loss that is not finite (the message names the structure).
+    ValueError, KeyError : config or data that cannot be used, an output folder that holds another run, a batch
+        that does not fit into memory, or a loss that is not finite (the message names the structure).
+    OSError : the output folder cannot be written; the last checkpoint stays.
     """
-    with ExitStack() as context:
-        context.enter_context(compilation_cache())
-        if config.training.precision == "float64":
-            context.enter_context(jax.enable_x64(True))
-        experiment = prepare(config) if bar is None else prepare(config, bar)
-        train = experiment.train
-        log.info(
-            "%d training and %d validation structures; shapes (atoms, pairs, near) %s, %.0f %% padding",
-            len(train.structures), len(experiment.validation.structures), train.shapes, 100 * train.waste,
-        )  # fmt: skip
-        return Trainer(experiment, bar).run(resume=resume)
+    if config.training.committee > 1:
+        raise ValueError(
+            f"[training] committee = {config.training.committee}: fit trains one model; call fit_committee"
+        )
+    with running(config):
+        return Trainer(prepared(config, bar), bar).run(resume=resume)

@@ -112,14 +112,18 @@ def _by_atom(coefficients: np.ndarray, matrix: RealSpaceMatrix, n_padded: int) -
 
 
 def sample_levels(
-    states: Sequence[LevelStates], shape: tuple[int, int], n: int, n_states: int, rng: np.random.Generator
+    states: Sequence[LevelStates],
+    shape: tuple[int, int],
+    n: int,
+    n_states: int,
+    rngs: Sequence[np.random.Generator],
 ) -> LevelSample:
-    """States of each structure of a batch padded to shape (atoms, pairs) with room for n structures."""
+    """States of each structure, each drawn by its own rng, padded to shape (atoms, pairs) and n structures."""
     n_atoms, n_pairs = shape
     coefficients = np.zeros((n_atoms, states[0].coefficients[0].shape[1], n_states), dtype=np.complex64)
     phases, weight = np.ones(n_pairs, dtype=np.complex64), np.zeros((n, n_states), dtype=np.float32)
     atom = pair = 0
-    for position, of_structure in enumerate(states):
+    for position, (of_structure, rng) in enumerate(zip(states, rngs, strict=True)):
         drawn, phase = of_structure.draw(rng, n_states)
         coefficients[atom : atom + len(drawn), :, : drawn.shape[2]] = drawn
         phases[pair : pair + len(phase)] = phase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ COLUMNS = (
     "validation_mae_raw_mev",
     "validation_mae_gauge_fixed_mev",
     "gradient_norm",
+    "structures_per_second",
+    "host_wait_percent",
+    "peak_memory_gib",
 )
 
 
@@ -39,7 +43,7 @@ class TrainingLog:
         with part.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            writer.writerows([[_text(name, row[name]) for name in COLUMNS] for row in rows])
+            writer.writerows([[_text(name, row.get(name, math.nan)) for name in COLUMNS] for row in rows])
         os.replace(part, self.path)
 
     def append(self, row: Mapping[str, float]) -> None:
@@ -56,10 +60,10 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     """The complete rows of a log; a last line cut short by a kill is left out."""
     with Path(path).open(newline="") as file:
         lines = file.read().split("\n")
-    rows = []
+    names, rows = next(csv.reader(lines[:1]), []), []
     for values in csv.reader(lines[1:-1]):
-        if len(values) == len(COLUMNS):
-            rows.append({name: float(v) for name, v in zip(COLUMNS, values, strict=True)})
+        if len(values) == len(names):
+            rows.append({name: float(v) for name, v in zip(names, values, strict=True)})
     return rows
 
 
@@ -83,4 +87,6 @@ def plot_learning_curve(log: str | Path, picture: str | Path) -> None:
     axes.set(xlabel="epoch", ylabel="gauge-fixed MAE of H (meV)", yscale="log")
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(picture, dpi=150)
+    part = Path(picture).with_suffix(".part")
+    figure.savefig(part, dpi=150, format="png")
+    os.replace(part, picture)

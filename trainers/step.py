@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import inspect
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import struct
 from jaxtyping import Array, Float
 
 from ase_deeph.network import Network
 from trainers.config import LossConfig, OptimizerConfig
 from trainers.dataset import Batch
+from trainers.devices import Devices
 from trainers.levels import level_losses, level_shifts
 from trainers.loss import structure_losses, without_gauge
 from trainers.metrics import error_sums
-from trainers.optimizer import averaged, transformation
+from trainers.optimizer import Optimizer
+
+log = logging.getLogger(__name__)
 
 
 @struct.dataclass
@@ -35,40 +40,49 @@ class TrainState:
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """The compiled functions of a training run.
+    """The compiled functions of a training run: one for the gradient of each shape, one for the update.
 
     Parameters
     ----------
     network : a network with init and apply.
     loss : what is minimised.
     optimizer : how.
+    devices : what shares a batch.
+    remat : compute the network's intermediate values again on the way back instead of keeping them.
     """
 
     network: Network
     loss: LossConfig
     optimizer: OptimizerConfig
+    devices: Devices = field(default_factory=Devices)
+    remat: bool = False
+    compiled: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
-    def _transformation(self) -> optax.GradientTransformation:
-        return transformation(self.optimizer)
+    def _optimizer(self) -> Optimizer:
+        return Optimizer(self.optimizer)
 
     def start(self, params: Mapping[str, Any]) -> TrainState:
         """The state before the first step."""
         params = jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.float32), dict(params))
-        return TrainState(
+        state = TrainState(
             params=params,
-            optimizer=self._transformation.init(params),
+            optimizer=self._optimizer.start(params),
             average=jax.tree.map(jnp.copy, params),
             steps=jnp.zeros((), dtype=jnp.float32),
         )
+        return self.devices.replicate(state)
+
+    def _predicted(self, params: Mapping[str, Any], statistics: Mapping[str, Any], graph: Any) -> Any:
+        return rematerialised(self.network, self.remat)(params, dict(statistics), graph)
 
     def batch_loss(
         self, params: Mapping[str, Any], statistics: Mapping[str, Any], batch: Batch
     ) -> tuple[Float[Array, ""], Float[Array, "n 3"]]:
-        """Mean loss over the structures of a batch, and the error sums of each."""
+        """This batch' part of the mean loss over the structures of the update, and the error sums of each."""
         n = batch.weight.shape[0]
         graph = jax.tree.map(jnp.asarray, batch.graph)
-        predicted = self.network.apply(params, dict(statistics), graph)
+        predicted = self._predicted(params, statistics, graph)
         mask = self.network.orbital_mask(graph)
         target, overlap, structure = (jnp.asarray(a) for a in (batch.target, batch.overlap, batch.structure))
         losses = structure_losses(predicted, target, overlap, mask, structure, n, self.loss, graph.on_site)
@@ -78,36 +92,77 @@ class Steps:
                 residual = without_gauge(residual, overlap, structure, n)
             shifts = level_shifts(residual, graph.i, graph.j, batch.levels, structure, n)
             losses = losses + self.loss.level_weight * level_losses(shifts, batch.levels)
-        loss = jnp.sum(losses * batch.weight) / jnp.maximum(jnp.sum(batch.weight), 1.0)
-        return loss, error_sums(predicted, target, overlap, mask, structure, n)
+        loss = jnp.sum(losses * batch.weight) / batch.total
+        sums = error_sums(predicted, target, overlap, mask, structure, n)
+        return loss, sums * jnp.asarray(batch.weight)[:, None]
 
     @cached_property
-    def train(self) -> Any:
-        """(state, statistics, batch, rate) -> (state, loss, error sums, gradient norm); state is donated."""
+    def _gradient(self) -> Any:
+        def gradient(params: Mapping[str, Any], statistics: Mapping[str, Any], batch: Batch) -> Any:
+            (loss, sums), slope = jax.value_and_grad(self.batch_loss, has_aux=True)(params, statistics, batch)
+            loss, slope = self.devices.total((loss, slope))
+            return slope, loss, self.devices.gathered(sums)
 
-        def step(
-            state: TrainState, statistics: Mapping[str, Any], batch: Batch, rate: Float[Array, ""]
-        ) -> tuple[TrainState, Float[Array, ""], Float[Array, "n 3"], Float[Array, ""]]:
-            (loss, sums), gradient = jax.value_and_grad(self.batch_loss, has_aux=True)(
-                state.params, statistics, batch
-            )
+        return jax.jit(self.devices.mapped(gradient, 2))
+
+    def compile(self, state: TrainState, statistics: Mapping[str, Any], batch: Batch) -> Any:
+        """The gradient for batches of this one's shape, compiled if it is not yet."""
+        shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shape not in self.compiled:
+            began = time.perf_counter()
+            self.compiled[shape] = self._gradient.lower(state.params, statistics, batch).compile()
+            log.debug("compiled for %s pairs in %.1f s", batch.graph.i.shape, time.perf_counter() - began)
+        return self.compiled[shape]
+
+    def gradient(
+        self, state: TrainState, statistics: Mapping[str, Any], batch: Batch
+    ) -> tuple[Mapping[str, Any], Float[Array, ""], Float[Array, "n 3"]]:
+        """(gradient, loss, error sums of each structure) of a batch, summed over the devices."""
+        return self.compile(state, statistics, batch)(state.params, statistics, batch)
+
+    @cached_property
+    def added(self) -> Any:
+        """(gradient, gradient) -> their sum; the first is donated."""
+        return jax.jit(lambda a, b: jax.tree.map(jnp.add, a, b), donate_argnums=0)
+
+    @cached_property
+    def update(self) -> Any:
+        """(state, gradient, rate) -> (state, gradient norm); the state is donated."""
+
+        def update(
+            state: TrainState, gradient: Mapping[str, Any], rate: Float[Array, ""]
+        ) -> tuple[TrainState, Float[Array, ""]]:
             norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(gradient)))
-            direction, optimizer = self._transformation.update(gradient, state.optimizer, state.params)
-            params = jax.tree.map(lambda p, u: p - rate * u, state.params, direction)
-            average = averaged(state.average, params, state.steps, self.optimizer.ema)
-            return TrainState(params, optimizer, average, state.steps + 1.0), loss, sums, norm
+            params, optimizer = self._optimizer.update(gradient, state.optimizer, state.params, rate)
+            average = self._optimizer.averaged(state.average, params, optimizer, state.steps)
+            return TrainState(params, optimizer, average, state.steps + 1.0), norm
 
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(update, donate_argnums=0)
 
     @cached_property
     def measure(self) -> Any:
         """(params, statistics, batch) -> (loss, error sums)."""
-        return jax.jit(self.batch_loss)
+
+        def measure(params: Mapping[str, Any], statistics: Mapping[str, Any], batch: Batch) -> Any:
+            loss, sums = self.batch_loss(params, statistics, batch)
+            return self.devices.total(loss), self.devices.gathered(sums)
+
+        return jax.jit(self.devices.mapped(measure, 2))
 
     @property
     def n_compilations(self) -> int:
-        """Shapes for which the training step has been compiled."""
-        return int(self.train._cache_size())
+        """Shapes for which the gradient has been compiled."""
+        return len(self.compiled)
+
+
+def rematerialised(network: Network, wanted: bool) -> Callable:
+    """network.apply; when wanted, with its own remat, or, where it has none, keeping dot products alone."""
+    if not wanted:
+        return network.apply
+    if "remat" in inspect.signature(network.apply).parameters:
+        options: dict[str, Any] = {"remat": True}
+        return partial(network.apply, **options)
+    return jax.checkpoint(network.apply, policy=jax.checkpoint_policies.dots_saveable)
 
 
 def error_of(value: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`deeph train CONFIG.toml [--resume]`: train a model; the work is done by the package trainers."""
+"""`deeph train CONFIG.toml [--resume | --dry-run]`: train a model; the work is done by the package trainers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of the verb."""
-    parser.add_argument("config", help="config.toml")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the newest checkpoint of the output folder"
-    )
+    from trainers.command import add_fit_arguments
+
+    add_fit_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; ValueError or KeyError for a bad config or dataset."""
+    """Train; ValueError or KeyError for a bad config or dataset, OSError for a folder that cannot be written."""
     from trainers.command import run_fit
 
     run_fit(args)

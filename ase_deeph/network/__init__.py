@@ -74,11 +74,12 @@ class Network:
         return fit_statistics(self.layout, self.config.cutoff, samples)
 
     def apply(
-        self, params: Mapping[str, Any], statistics: Statistics, graph: CrystalGraph
+        self, params: Mapping[str, Any], statistics: Statistics, graph: CrystalGraph, *, remat: bool = False
     ) -> Float[Array, "pairs M M"]:
         """Blocks of H in eV on every pair, zero on padding; runs in the precision of graph.vectors.
 
         H_ij(R) = H_ji(-R)^T holds exactly.  Dot products are asked for in full precision on every device.
+        With remat a gradient computes the inside of each block twice instead of keeping it.
         """
         graph = jax.tree.map(jnp.asarray, graph)
         dtype = graph.vectors.dtype
@@ -87,7 +88,7 @@ class Network:
         nnx.replace_by_pure_dict(abstract, nnx.restore_int_paths(values))
         with jax.default_matmul_precision("highest"):
             module = nnx.merge(graphdef, abstract)
-            hop, site, rotations = module(graph)
+            hop, site, rotations = module(graph, remat=remat)
             hop, site = denormalised(
                 statistics,
                 self.layout,

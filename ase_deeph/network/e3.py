@@ -158,11 +158,11 @@ class E3(nnx.Module):
         return e3nn.IrrepsArray(f"{self.config.channels}x0e", numbers).extend_with_zeros(self.features)
 
     def __call__(
-        self, graph: CrystalGraph
+        self, graph: CrystalGraph, *, remat: bool = False
     ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
         """(hopping irreps in edge frames, on-site irreps in the global frame, D_l of each pair)."""
         with jax.numpy_rank_promotion("allow"):  # e3nn-jax relies on it
-            return self._irreps(graph)
+            return (jax.checkpoint(self._irreps) if remat else self._irreps)(graph)
 
     def _irreps(self, graph: CrystalGraph) -> tuple[Array, Array, list[Array]]:
         config = self.config

@@ -5,6 +5,8 @@ After Y. Wang et al., DeepH-2 (arXiv:2401.17015); the layers are those of so2.py
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,7 +166,7 @@ class ELCT(nnx.Module):
         return jnp.pad(top, ((0, 0), (0, rest), (0, config.pseudo_channels)))
 
     def __call__(
-        self, graph: CrystalGraph
+        self, graph: CrystalGraph, *, remat: bool = False
     ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
         """(hopping irreps in edge frames, on-site irreps in the global frame, D_l of each pair)."""
         config = self.config
@@ -182,10 +184,13 @@ class ELCT(nnx.Module):
         x = jax.ops.segment_sum(arrivals, near.i, graph.n_atoms) / _MEAN_NEIGHBOURS**0.5
         x = x.at[:, 0, : config.channels].add(self.species[...][graph.species])
         for block in self.blocks:
-            x, e = block(x, e, near)
+            step = partial(block, edges=near)
+            x, e = (jax.checkpoint(step) if remat else step)(x, e)
 
         far = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
-        hidden, _ = self.hop(x, far.at[graph.near].add(e * near.envelope[:, None, None]), hops)
+        far = far.at[graph.near].add(e * near.envelope[:, None, None])
+        last = partial(self.hop, edges=hops)
+        hidden, _ = (jax.checkpoint(last) if remat else last)(x, far)
         site = self.site_readout(self.site.hidden(self.site_norm(x))) + self._field(
             hidden, hops, graph.n_atoms
         )

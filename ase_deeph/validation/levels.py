@@ -17,6 +17,7 @@ from ase_deeph.validation.scale import (
     SMALLEST_RATIO,
     UNITS,
     kinetic_scale,
+    largest_share,
     spread,
 )
 
@@ -144,7 +145,9 @@ class _Levels:
         """Spread of the levels over the kinetic scale of S; None when S does not tell."""
         s = self.case.overlap
         scale = kinetic_scale(s) if s is not None and s.spin == "none" else None
-        return spread(self._sorted[0]) / scale if scale else None
+        if s is None or not scale:
+            return None
+        return spread(self._sorted[0], largest_share(s)) / scale
 
 
 def levels(case: Case) -> Report:

@@ -51,7 +51,19 @@ def kinetic_scale(overlap: RealSpaceMatrix) -> float | None:
     return float(np.median(energies)) if energies else None
 
 
-def spread(levels: np.ndarray) -> float:
-    """Distance of the quartiles of all levels in eV."""
-    low, high = np.quantile(levels, [0.25, 0.75])
+def spread(levels: np.ndarray, share: float = 0.0) -> float:
+    """Distance in eV of the quartiles of all levels.
+
+    Where one shell holds half of the orbitals or more (`share`, see largest_share), the central half of the levels
+    may be the 2l + 1 of that shell alone, which need not split: the range then holds half of the others, too.
+    """
+    held = 0.5 if share < 0.5 else 0.5 * (1.0 + share)
+    low, high = np.quantile(levels, [0.5 - 0.5 * held, 0.5 + 0.5 * held])
     return float(high - low)
+
+
+def largest_share(overlap: RealSpaceMatrix) -> float:
+    """The share of the orbitals that are one shell of one species."""
+    symbols = overlap.atoms.get_chemical_symbols()
+    sizes = [symbols.count(s) * (2 * l + 1) for s in set(symbols) for l in overlap.basis.shells(s)]
+    return max(sizes) / overlap.basis.n_orbitals(symbols)

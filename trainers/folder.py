@@ -1,0 +1,137 @@
+"""RunFolder: all that a training run writes, by the first process alone; a full disk is one clear line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ase_deeph.model import HamiltonianModel
+from trainers.checkpoint import Checkpoints
+from trainers.devices import from_first_process, is_first_process
+from trainers.log import TrainingLog, plot_learning_curve
+
+
+class RunFolder:
+    """The output folder: checkpoints, log.csv, model.h5, learning_curve.png.
+
+    Parameters
+    ----------
+    path : made when the run starts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.log: TrainingLog | None = None
+
+    @property
+    def model_path(self) -> Path:
+        """The model file."""
+        return self.path / "model.h5"
+
+    def has_checkpoint(self) -> bool:
+        """Whether process 0 sees a complete checkpoint."""
+        there = bool(self.checkpoints.epochs()) if is_first_process() else False
+        return bool(from_first_process({"there": np.array(there)})["there"])
+
+    def restore(self, template: dict[str, Any]) -> dict[str, Any]:
+        """The newest checkpoint of process 0, on every process."""
+        tree = self.checkpoints.restore(template) if is_first_process() else template
+        return _unflattened(from_first_process(_flattened(tree)))
+
+    def start(self, epoch: int) -> None:
+        """Make the folder and the log, whose rows from this epoch on are taken out."""
+        if is_first_process():
+            with self.writing("the output folder"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                for unfinished in self.path.glob(".model.h5.*.part"):
+                    unfinished.unlink()
+                self.log = TrainingLog(self.path / "log.csv", epoch)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """A row of the log."""
+        if self.log is not None:
+            with self.writing("log.csv"):
+                self.log.append(row)
+
+    def save(self, epoch: int, tree: dict[str, Any]) -> None:
+        """A checkpoint."""
+        if is_first_process():
+            with self.writing(f"the checkpoint of epoch {epoch}"):
+                self.checkpoints.save(epoch, tree)
+
+    def write_model(self, model: HamiltonianModel) -> None:
+        """The model file."""
+        if is_first_process():
+            with self.writing("model.h5"):
+                model.save(self.model_path)
+
+    def draw(self) -> None:
+        """The learning curve."""
+        if self.log is not None:
+            with self.writing("learning_curve.png"):
+                plot_learning_curve(self.log.path, self.path / "learning_curve.png")
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Within the block, a failure to write becomes one line that says what is safe."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            complete = self.checkpoints.epochs() if os.access(self.path, os.R_OK) else []
+            safe = (
+                f"continue with --resume, the checkpoint of epoch {complete[-1]} is complete"
+                if complete
+                else "start again, there is no checkpoint yet"
+            )
+            raise OSError(
+                f"{what} could not be written to {self.path}: {_reason(error)}; make room or give another "
+                f"output, then {safe}"
+            ) from error
+
+    def agree(self, error: OSError | None) -> None:
+        """Stop on every process when process 0 could not write."""
+        failed = from_first_process({"failed": np.array(error is not None)})["failed"]
+        if error is not None:
+            raise error
+        if failed:
+            raise OSError("process 0 could not write its files; its own message says why")
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, without the layers above it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    for known in ("No space left on device", "Permission denied", "Read-only file system", "File too large"):
+        if known in text:
+            return known
+    return text[:200] or type(error).__name__
+
+
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Nested dicts -> one dict with paths as keys."""
+    flat: dict[str, np.ndarray] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flattened(value, f"{prefix}{key}\t")
+        else:
+            flat[prefix + key] = np.asarray(value)
+    return flat
+
+
+def _unflattened(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The inverse of _flattened."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split("\t")
+        inner = tree
+        for key in parents:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
+    return tree
