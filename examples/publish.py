@@ -1,8 +1,9 @@
-"""Measure the trained carbon model on the held-out set and write it, provenance included, as the model that ships.
+"""Measure a trained model on its held-out set and write it, provenance included, as a model that ships.
 
-    python examples/carbon/publish.py RUN/model.h5 TEST_DATASET OUTPUT.h5 [-o REPORT_FOLDER] [--train DATASET]
+    python examples/publish.py RUN/model.h5 RECIPES DATA OUTPUT.h5 --name carbon-pbe --summary "..." [-o REPORT]
 
-See README.md beside this file for how often the held-out set was looked at.
+RECIPES is the folder of train.toml, validation.toml and test.toml (examples/carbon, benchmarks/sets/silicon); DATA
+has the datasets that `deeph dataset generate` made of them under the same names.  The held-out set chooses nothing.
 """
 
 from __future__ import annotations
@@ -21,17 +22,15 @@ from ase_deeph.domain import TrainingDomain
 from ase_deeph.io.dataset import read_dataset
 from trainers.evaluate import Report, evaluate
 
-HERE = Path(__file__).parent
-NAME = "carbon-pbe"
-SUMMARY = "carbon (graphene, ripples, bilayers, nanotubes): PBE, GPAW szp(dzp), 9 orbitals per atom"
+PARTS = ("train", "validation", "test")
 
 
-def measured(report: Report) -> dict[str, Any]:
+def measured(report: Report, recipe: Path) -> dict[str, Any]:
     """The held-out errors in meV, pooled over structures and of the worst one."""
     numbers = report.to_dict()
     levels = numbers["levels_meV"]
     return {
-        "set": f"{report.dataset}: {numbers['n_structures']} held-out structures of examples/carbon/test.toml",
+        "set": f"{numbers['n_structures']} held-out structures of {recipe.parent.name}/{recipe.name}",
         "H_mae_gauge_fixed_meV": round(numbers["mae_gauge_fixed_meV"], 3),
         "H_mae_raw_meV": round(numbers["mae_raw_meV"], 3),
         "levels_within_3eV_rms_meV": round(levels["rms_shifted"]["over_structures"], 2),
@@ -48,11 +47,6 @@ def training_domain(dataset: str | Path, cutoff: float) -> dict[str, Any]:
     return reduce(operator.or_, each).to_dict()
 
 
-def recipe_of(name: str) -> dict[str, Any]:
-    """A recipe file as plain values."""
-    return tomllib.loads((HERE / name).read_text(encoding="utf-8"))
-
-
 def engine_versions() -> dict[str, str]:
     """Versions of the engine, where it is installed."""
     found = {}
@@ -66,31 +60,37 @@ def engine_versions() -> dict[str, str]:
 
 def main() -> None:
     """Evaluate, complete the provenance, save."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model")
-    parser.add_argument("test")
+    parser.add_argument("recipes", type=Path)
+    parser.add_argument("data", type=Path)
     parser.add_argument("output")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--summary", required=True)
     parser.add_argument("-o", "--report", default=None)
-    parser.add_argument("--train", default=HERE / "data" / "train", help="where the model knows no domain")
     arguments = parser.parse_args()
     model = HamiltonianModel.load(arguments.model)
-    report = evaluate(model, arguments.test, output=arguments.report, kpts={"density": 5.0, "gamma": True})
+    report = evaluate(
+        model, arguments.data / "test", output=arguments.report, kpts={"density": 5.0, "gamma": True}
+    )
     print(report.table())
     training = dict(model.provenance)
-    recipes = {name: recipe_of(f"{name}.toml") for name in ("train", "validation", "test")}
-    train = recipes["train"]
+    files = {part: (arguments.recipes / f"{part}.toml").resolve() for part in PARTS}
+    recipes = {part: tomllib.loads(path.read_text(encoding="utf-8")) for part, path in files.items()}
     provenance = {
-        "name": NAME,
-        "summary": SUMMARY,
+        "name": arguments.name,
+        "summary": arguments.summary,
         "recipe": recipes,
         "seeds": {
-            **{name: recipe["seed"] for name, recipe in recipes.items()},
+            **{part: recipe["seed"] for part, recipe in recipes.items()},
             "network": training["config"]["training"]["seed"],
         },
-        "engine": train["engine"],
-        "domain": training.pop("domain", None) or training_domain(arguments.train, model.cutoff),
+        "engine": recipes["train"]["engine"],
+        "domain": training.pop("domain", None) or training_domain(arguments.data / "train", model.cutoff),
         "versions": {**training.pop("versions", {}), **engine_versions()},
-        "errors": measured(report),
+        "errors": measured(report, files["test"]),
         "training": {key: value for key, value in training.items() if key not in ("name", "errors")},
         "validation_errors": training.get("errors"),
         "licence": "MIT",
