@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import h5py
@@ -160,3 +161,41 @@ def test_dataset_split_and_plot(dataset: Path, capsys: pytest.CaptureFixture[str
     assert main(["dataset", "plot", "set", "-o", "p.png"]) == 0
     assert imread("p.png").std() > 0.01
     assert main(["dataset", "plot", "set", "-o", "p.gif"]) == 2
+
+
+def test_output_of_a_code(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tarfile.open(Path(__file__).parent / "data/cp2k_boron_hydride.tar.xz") as archive:
+        archive.extractall(place / "cp2k", filter="data")
+    assert main(["doctor", "cp2k"]) == 0
+    assert capsys.readouterr().out.startswith("cp2k: sound")
+    next((place / "cp2k").rglob("*.inp")).unlink()
+    assert main(["doctor", "cp2k"]) == 2
+    assert "input" in capsys.readouterr().err
+
+
+def test_what_is_no_single_structure(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The root of a dataset, a packed file, a file; and the folder of one structure where a dataset is asked for."""
+    (place / "note.txt").write_text("hello")
+    assert main(["dataset", "pack", ".", "-o", "set.h5", "--quiet"]) == 0
+    for given, told in (
+        (".", "1 structures are in it"),
+        ("set.h5", "dataset check"),
+        ("note.txt", "expected"),
+    ):
+        assert main(["doctor", given]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+        assert "does not exist" not in line
+    assert main(["dataset", "info", "good"]) == 2
+    assert "the folder of one structure; give the folder above" in capsys.readouterr().err
+    assert main(["dataset", "info", ".", "./"]) == 2
+    assert "appears twice" in capsys.readouterr().err
+
+
+def test_pairs_that_are_no_integers(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with h5py.File(place / "good/hamiltonian.h5", "r+") as file:
+        pairs = file["atom_pairs"][()]
+        del file["atom_pairs"]
+        file["atom_pairs"] = pairs.astype(float)
+    assert main(["doctor", "good", "--quiet"]) == 1
+    assert "error: unreadable" in capsys.readouterr().out

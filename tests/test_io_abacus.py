@@ -49,6 +49,15 @@ def test_example_is_proved_and_kept(tmp_path: Path) -> None:
     assert_same(read_deeph(tmp_path / "s"), data)
 
 
+def test_from_inside_the_output_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """STRU lies above the working folder."""
+    data = crystal("none")
+    write_abacus(tmp_path / "a", data)
+    (output,) = (tmp_path / "a").glob("OUT.*")
+    monkeypatch.chdir(output)
+    assert difference(read_abacus(".").hamiltonian, data.hamiltonian) < 1e-11
+
+
 @pytest.mark.parametrize("layout", ["first", "later"])
 @pytest.mark.parametrize("spin", ["none", "collinear", "spinor"])
 def test_layouts_and_spins(layout: str, spin: str, tmp_path: Path) -> None:

@@ -212,3 +212,78 @@ def test_example_molecule_counts_its_electrons() -> None:
     data = read_deeph(sorted((EXAMPLES / "water_six").iterdir())[0])
     assert data.overlap.hermiticity_error() < 1e-8
     assert scipy.linalg.eigvalsh(data.overlap.at_k((0, 0, 0))).min() > 0
+
+
+@pytest.mark.parametrize("value", [[], {}, [1.0], "five", True, float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("info.json", "occupation"),
+        ("info.json", "fermi_energy_eV"),
+        ("info.json", "elements_orbital_map"),
+        ("reference.json", "energy_eV"),
+        ("reference.json", "pbc"),
+        ("reference.json", "cell"),
+        ("reference.json", "spin"),
+        ("reference.json", "stress_eV_A3"),
+    ],
+)
+def test_values_of_another_kind(folder: Path, file: str, key: str, value: object) -> None:
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**content, key: value}))
+    with pytest.raises(ValueError, match=f"{file}.*{key}"):
+        read_deeph(folder)
+
+
+def test_what_a_poscar_cannot_say_is_kept(data: ReferenceData, tmp_path: Path) -> None:
+    """Cells without a vector along open axes, and a stress without forces."""
+    atoms = Atoms(data.atoms.get_chemical_symbols(), positions=data.atoms.positions)
+    matrix = data.overlap.restricted_to(data.overlap.pairs.select(~np.any(data.overlap.pairs.R, axis=1)))
+    given = ReferenceData(atoms, overlap=replace(matrix, atoms=atoms), stress=np.arange(6.0))
+    write_deeph(tmp_path / "molecule", given)
+    back = read_deeph(tmp_path / "molecule")
+    assert np.array_equal(back.atoms.cell.array, np.zeros((3, 3)))
+    assert np.allclose(back.atoms.positions, atoms.positions, atol=1e-14)
+    assert np.array_equal(back.stress, np.arange(6.0))
+    assert back.forces is None
+
+
+def test_forces_of_another_structure(folder: Path) -> None:
+    with h5py.File(folder / "force.h5", "r+") as file:
+        del file["force"]
+        file["force"] = np.zeros((5, 3))
+    with pytest.raises(ValueError, match=r"force.h5: expected .* \(2, 3\) for force, received \(5, 3\)"):
+        read_deeph(folder)
+
+
+def test_whole_numbers_are_no_hamiltonian(folder: Path) -> None:
+    with h5py.File(folder / "hamiltonian.h5", "r+") as file:
+        entries = file["entries"][()]
+        del file["entries"]
+        file["entries"] = entries.astype(int)
+    with pytest.raises(ValueError, match="entries"):
+        read_deeph(folder)
+
+
+def test_complex_numbers_without_imaginary_part(data: ReferenceData, folder: Path) -> None:
+    with h5py.File(folder / "hamiltonian.h5", "r+") as file:
+        entries = file["entries"][()]
+        del file["entries"]
+        file["entries"] = entries.astype(complex)
+    back = read_deeph(folder).hamiltonian
+    assert back.entries.dtype == float
+    assert same(back, data.hamiltonian)
+
+
+@needs_examples
+@pytest.mark.parametrize("name", ["MoTe2_with_bands", "water_six/138"])
+def test_exchanged_files(name: str, tmp_path: Path) -> None:
+    for old, new in (
+        ("hamiltonian.h5", "overlap.h5"),
+        ("overlap.h5", "hamiltonian.h5"),
+        ("POSCAR", "POSCAR"),
+        ("info.json", "info.json"),
+    ):
+        (tmp_path / new).write_bytes((EXAMPLES / name / old).read_bytes())
+    with pytest.raises(ValueError, match="exchange their names"):
+        read_deeph(tmp_path)

@@ -13,6 +13,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
+from ase_deeph.basis import OrbitalBasis, SpeciesBasis
 from ase_deeph.harmonics import rotation_of_shells
 from ase_deeph.io import read_cp2k, read_deeph, write_deeph
 from ase_deeph.matrix import RealSpaceMatrix
@@ -236,6 +237,45 @@ def test_one_shell_that_is_most_of_a_basis(tmp_path: Path) -> None:
     assert validate(data) == []
     for unit in (27.211386, 13.605693):
         assert codes(replace(data, hamiltonian=data.hamiltonian * (1 / unit))) == {"units"}
+
+
+def s_molecule(distance: float, hopping: float, overlap: float) -> ReferenceData:
+    """Two hydrogen atoms with one s orbital each, H = ((-8, t), (t, -8)) eV."""
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, distance]])
+    basis = OrbitalBasis({"H": SpeciesBasis((0,), 1.0)})
+    pairs = AtomPairs.from_atoms(atoms, distance + 0.1)
+
+    def matrix(own: float, other: float) -> RealSpaceMatrix:
+        blocks = [np.array([[own if i == j else other]]) for i, j in zip(pairs.i, pairs.j, strict=True)]
+        return RealSpaceMatrix.from_blocks(basis, pairs, atoms, blocks, "none")
+
+    level = (-8.0 + hopping) / (1 + overlap)
+    return ReferenceData(atoms, matrix(-8.0, hopping), matrix(1.0, overlap), 2.0, level, basis=basis)
+
+
+def test_stretched_molecule_of_one_shell() -> None:
+    """Its two levels lie close in eV, too (H2 at 2.5 Å, gth-szv: S = 0.25, splitting 1.1 eV); unknown, no alarm."""
+    report = examine(s_molecule(2.5, -2.5, 0.25))
+    assert report.findings == ()
+    assert any(line.startswith("units") for line in report.unchecked)
+    assert codes(s_molecule(0.74, -12.0, 0.65)) == set()
+    bonded = s_molecule(0.74, -12.0, 0.65)
+    assert codes(replace(bonded, hamiltonian=bonded.hamiltonian * (1 / 27.2114))) == {"units"}
+
+
+def test_methane_is_no_zeroth_step() -> None:
+    """Every bond of methane is a threefold axis and p of carbon cannot split: a converged H looks two-centre."""
+    pytest.importorskip("pyscf")
+    from ase_deeph.dft import run_pyscf
+
+    data = run_pyscf(molecule("CH4"), basis="gth-szv", forces=False)
+    assert validate(data) == []
+
+
+def test_overlap_passed_for_a_hamiltonian() -> None:
+    data = sound()
+    (finding,) = validate(replace(data, hamiltonian=data.overlap))
+    assert "no Hamiltonian" in finding.remedy
 
 
 def test_valence_electrons() -> None:

@@ -41,6 +41,10 @@ def _range(values: np.ndarray, form: str = "{:.0f}") -> str:
     return f"{low} to {high}, median {middle}"
 
 
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 2**20:.1f} MiB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:.1f} KiB"
+
+
 def _reach(found: DatasetStatistics, limit: float) -> str:
     """The distance beyond which no |H| exceeds the limit."""
     large = np.nonzero(np.nan_to_num(found.largest_h) > limit)[0]
@@ -59,7 +63,7 @@ def _rows(found: DatasetStatistics) -> list[tuple[str, str]]:
         ("pairs", _range(found.n_pairs)),
         ("orbitals", _range(found.n_orbitals)),
         *((f"element {s}", f"{n} atoms, {found.shells[s]}") for s, n in found.species.items()),
-        ("H and S", f"{found.n_bytes / 2**20:.1f} MiB"),
+        ("H and S", _size(found.n_bytes)),
     ]
     if len(found.nearest):
         rows.append(("nearest neighbour", f"{_range(found.nearest, '{:.3f}')} Å"))
@@ -99,8 +103,7 @@ def pack(arguments: argparse.Namespace) -> int:
         if new and not added and not there:
             output.unlink(missing_ok=True)
     if not arguments.quiet:
-        size = output.stat().st_size / 2**20
-        print(f"{output}: {added} packed, {there} were there, {size:.1f} MiB")
+        print(f"{output}: {added} packed, {there} were there, {_size(output.stat().st_size)}")
     return 0
 
 
@@ -146,7 +149,7 @@ def check(arguments: argparse.Namespace) -> int:
                 if name not in bad:
                     data = packed[name]
                     said += [f"{root}: {name}: {f}" for f in examine(data).findings]
-                    kept.append((name, data.atoms))
+                    kept.append((f"{root}: {name}", data.atoms))
             continue
         for folder in _bar(structure_folders(root), arguments):
             n += 1

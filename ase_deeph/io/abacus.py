@@ -82,6 +82,7 @@ class _Files:
 def _files(folder: Path) -> _Files:
     if not folder.is_dir():
         raise FileNotFoundError(f"no ABACUS folder {folder}")
+    folder = folder.absolute()
     places = [folder, *sorted(p for p in folder.glob("OUT.*") if p.is_dir())]
     outputs = [p for p in places if any((p / pair[0]).is_file() for pair in _HAMILTONIANS)]
     if len(outputs) != 1:

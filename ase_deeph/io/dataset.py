@@ -28,6 +28,8 @@ def structure_folders(root: str | Path) -> list[Path]:
     folders = sorted(
         p for p in home.iterdir() if p.is_dir() and not p.name.startswith((".", "_")) and _is_complete(p)
     )
+    if not folders and _is_complete(root):
+        raise ValueError(f"dataset {root} is the folder of one structure; give the folder above it")
     if not folders:
         raise ValueError(
             f"dataset {root} holds no structure folder (looked for POSCAR or info.json in {home}/*/)"
@@ -54,7 +56,9 @@ def read_dataset(
     ValueError : a root without structures, a folder that cannot be read, or a damaged packed file.
     """
     seen: set[str] = set()
-    for root in roots:
+    for n, root in enumerate(roots):
+        if Path(root).resolve() in [Path(other).resolve() for other in roots[:n]]:
+            raise ValueError(f"dataset {root} appears twice; give each root once")
         for own, data in read_packed(root) if is_packed(root) else _read_folders(root, reader):
             name = own if own not in seen else f"{Path(root).name}/{own}"
             if name in seen:

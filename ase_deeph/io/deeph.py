@@ -7,7 +7,6 @@ above it, basis.h5 with the radial functions. Energies in eV, lengths in Å.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -22,8 +21,18 @@ from ase import Atoms
 from ase.io import read as ase_read
 from ase.io import write as ase_write
 
-from ase_deeph.basis import OrbitalBasis, SpeciesBasis
+from ase_deeph.basis import OrbitalBasis
 from ase_deeph.io.basis_file import read_basis, write_basis
+from ase_deeph.io.deeph_force import read_forces, write_forces
+from ase_deeph.io.deeph_info import (
+    number_in,
+    read_object,
+    restore_structure,
+    shells_in,
+    spin_in,
+    table_in,
+    write_object,
+)
 from ase_deeph.io.stored import stored_values
 from ase_deeph.io.structure_checks import check_cells, check_poscar
 from ase_deeph.matrix import RealSpaceMatrix
@@ -33,7 +42,7 @@ from ase_deeph.reference import ReferenceData
 HAMILTONIAN, OVERLAP, BASIS, FORCE = "hamiltonian.h5", "overlap.h5", "basis.h5", "force.h5"
 INFO, REFERENCE, STRUCTURE = "info.json", "reference.json", "POSCAR"
 _OWN_FILES = {HAMILTONIAN, OVERLAP, BASIS, FORCE, INFO, REFERENCE, STRUCTURE}
-_BASIS_LEVELS, _VACUUM = 4, 6.0
+_BASIS_LEVELS, _VACUUM, _UNIT = 4, 6.0, 0.05
 _ASE_COMPLAINTS = (
     ValueError,
     LookupError,
@@ -65,14 +74,14 @@ def write_deeph(folder: str | Path, data: ReferenceData, *, own_basis: bool = Tr
     hamiltonian, overlap = _on_common_pairs(data.hamiltonian, data.overlap)
     with replaced_folder(folder) as partial:
         _write_structure(partial / STRUCTURE, data.atoms)
-        _write_json(partial / INFO, _info(data))
-        _write_json(partial / REFERENCE, _reference(data))
+        write_object(partial / INFO, _info(data))
+        write_object(partial / REFERENCE, _reference(data))
         if hamiltonian is not None:
             _write_matrix(partial / HAMILTONIAN, hamiltonian)
         if overlap is not None:
             _write_matrix(partial / OVERLAP, overlap)
         if data.forces is not None:
-            _write_forces(partial / FORCE, data)
+            write_forces(partial / FORCE, data)
         basis = _basis_of(data)
         if own_basis and basis.has_radial_functions:
             write_basis_file(partial / BASIS, basis)
@@ -177,16 +186,18 @@ def _info(data: ReferenceData) -> dict[str, Any]:
 
 
 def _reference(data: ReferenceData) -> dict[str, Any]:
+    atoms, reference = data.atoms, {}
+    if not np.all(np.any(atoms.cell.array, axis=1)):
+        reference["cell"] = atoms.cell.array.tolist()
+    if data.stress is not None and data.forces is None:
+        reference["stress_eV_A3"] = np.asarray(data.stress, dtype=float).tolist()
     return {
-        "pbc": [bool(p) for p in data.atoms.pbc],
+        "pbc": [bool(p) for p in atoms.pbc],
         "spin": data.hamiltonian.spin if data.hamiltonian is not None else "none",
         "energy_eV": data.energy,
+        **reference,
         "info": dict(data.info),
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _write_matrix(path: Path, matrix: RealSpaceMatrix) -> None:
@@ -208,16 +219,6 @@ def _spinor_block(block: np.ndarray) -> np.ndarray:
     return np.block([[block[0], zero], [zero, block[1]]])
 
 
-def _write_forces(path: Path, data: ReferenceData) -> None:
-    with h5py.File(path, "w") as file:
-        file["cell"] = data.atoms.cell.array
-        file["force"] = np.asarray(data.forces)
-        if data.energy is not None:
-            file["energy"] = data.energy
-        if data.stress is not None:
-            file["stress"] = np.asarray(data.stress)
-
-
 def read_deeph(folder: str | Path) -> ReferenceData:
     """Read a DeepH folder, new or legacy (proved on DeepH-dock 0.9's examples); absent parts are None.
 
@@ -236,32 +237,53 @@ def read_deeph(folder: str | Path) -> ReferenceData:
         from ase_deeph.io.deeph_legacy import read_legacy
 
         return read_legacy(folder)
-    atoms, info = _read_structure(folder), _read_json(folder / INFO)
-    extra = _read_json(folder / REFERENCE) if (folder / REFERENCE).exists() else {}
-    atoms.pbc = extra.get("pbc", atoms.pbc)
+    atoms, info, told = _read_structure(folder), read_object(folder / INFO), folder / REFERENCE
+    extra = read_object(told) if told.exists() else {}
+    restore_structure(atoms, extra, told)
     basis = _read_basis_for(folder, atoms, info)
-    spin = extra.get("spin") or ("spinor" if info.get("spinful") else "none")
+    spin = spin_in(extra, told) or ("spinor" if info.get("spinful") else "none")
     hamiltonian = read_matrix(folder / HAMILTONIAN, basis, atoms, spin)
     overlap = read_matrix(folder / OVERLAP, basis, atoms, "none")
     if hamiltonian is None and overlap is None:
         raise ValueError(f"{folder}: expected {HAMILTONIAN} or {OVERLAP}, found neither")
-    forces = _read_forces(folder / FORCE) if (folder / FORCE).exists() else {}
+    _check_not_exchanged(folder, hamiltonian, overlap)
+    forces = read_forces(folder / FORCE, len(atoms)) if (folder / FORCE).exists() else {}
+    energy = number_in(extra, "energy_eV", told)
     return ReferenceData(
         atoms=atoms,
         hamiltonian=hamiltonian,
         overlap=overlap,
-        n_electrons=_number(info.get("occupation")),
-        fermi_level=_number(info.get("fermi_energy_eV")),
-        energy=_number(extra.get("energy_eV", forces.get("energy"))),
+        n_electrons=number_in(info, "occupation", folder / INFO),
+        fermi_level=number_in(info, "fermi_energy_eV", folder / INFO),
+        energy=forces.get("energy") if energy is None else energy,
         forces=forces.get("force"),
-        stress=forces.get("stress"),
+        stress=forces.get("stress", table_in(extra, "stress_eV_A3", (6,), told)),
         basis=basis,
-        info=extra.get("info", {}),
+        info=_provenance(extra, told),
     )
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _provenance(extra: dict[str, Any], path: Path) -> dict[str, Any]:
+    info = extra.get("info", {})
+    if not isinstance(info, dict):
+        raise ValueError(f"{path}: expected an object for info, received {info!r}; correct it")
+    return info
+
+
+def _check_not_exchanged(
+    folder: Path, hamiltonian: RealSpaceMatrix | None, overlap: RealSpaceMatrix | None
+) -> None:
+    """ValueError when orbitals have negative norms, and unit energies: the two files are exchanged."""
+    if hamiltonian is None or overlap is None or hamiltonian.spin != "none":
+        return
+    if not hamiltonian.pairs.on_site.any() or not overlap.pairs.on_site.any():
+        return
+    energies, norms = (
+        np.concatenate([np.diag(m.block_at(int(n))).real for n in np.nonzero(m.pairs.on_site)[0]])
+        for m in (hamiltonian, overlap)
+    )
+    if np.all(np.abs(energies - 1) < _UNIT) and np.any(norms < 0):
+        raise ValueError(f"{folder}: {HAMILTONIAN} holds the overlap and {OVERLAP} H; exchange their names")
 
 
 def _read_structure(folder: Path) -> Atoms:
@@ -277,25 +299,8 @@ def _read_structure(folder: Path) -> Atoms:
         raise ValueError(f"{path}: cannot be read as a POSCAR ({error})") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ValueError(f"{path.parent}: expected {path.name}, which is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, received {type(content).__name__}")
-    return content
-
-
 def _read_basis_for(folder: Path, atoms: Atoms, info: dict[str, Any]) -> OrbitalBasis:
-    shells = info.get("elements_orbital_map")
-    if not isinstance(shells, dict) or set(atoms.get_chemical_symbols()) - set(shells):
-        raise ValueError(
-            f"{folder / INFO}: elements_orbital_map must name the shells of every element, has {shells}"
-        )
-    bare = OrbitalBasis({s: SpeciesBasis(tuple(l), 0.0) for s, l in shells.items()})
+    bare = shells_in(info, atoms, folder / INFO)
     basis = find_basis(folder)
     if basis is None:
         return bare
@@ -360,10 +365,11 @@ def _matrix(
         or shapes.shape != (len(keys), 2)
         or bounds.shape != (len(keys) + 1,)
         or entries.ndim != 1
+        or entries.dtype.kind not in "fc"
     ):
         raise ValueError(
             f"expected integer (n, 5) atom_pairs with matching chunks and a list of entries, received {keys.shape}, "
-            f"{shapes.shape}, {bounds.shape} and {entries.shape}"
+            f"{shapes.shape}, {bounds.shape} and {entries.shape} of {entries.dtype}"
         )
     keys = keys.astype(np.int64)
     if bounds[-1] != len(entries) or np.any(np.diff(bounds) != shapes.prod(axis=1)):
@@ -376,6 +382,8 @@ def _matrix(
     if not factors:
         raise ValueError(f"block shapes do not fit the orbitals of {basis}")
     doubled = factors == {2}
+    if spin == "none" and np.iscomplexobj(entries) and not np.any(entries.imag):
+        entries = entries.real
     order = np.lexsort(np.column_stack([i, j, R]).T[::-1])
     blocks = [entries[bounds[n] : bounds[n + 1]].reshape(shapes[n]) for n in order]
     if spin == "collinear" and doubled:
@@ -389,11 +397,3 @@ def _matrix(
     elif spin != "none" and not doubled:
         raise ValueError(f"spin {spin!r} needs spinor blocks, the file holds spinless ones")
     return RealSpaceMatrix.from_blocks(basis, pairs, atoms, blocks, spin)  # type: ignore[arg-type]
-
-
-def _read_forces(path: Path) -> dict[str, Any]:
-    try:
-        with h5py.File(path, "r") as file:
-            return {name: file[name][()] for name in ("energy", "force", "stress") if name in file}
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path}: damaged ({error}); copy or compute it again") from error

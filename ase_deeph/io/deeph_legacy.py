@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -12,6 +11,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_deeph.basis import OrbitalBasis, SpeciesBasis
+from ase_deeph.io.deeph_info import number_in, read_object
 from ase_deeph.io.stored import stored_values
 from ase_deeph.io.structure_checks import check_cells, checked
 from ase_deeph.matrix import RealSpaceMatrix
@@ -30,7 +30,8 @@ def read_legacy(folder: Path) -> ReferenceData:
     ValueError : a file is missing, damaged, or contradicts another.
     """
     atoms, shells = _structure(folder)
-    info = _information(folder / "info.json")
+    path = folder / "info.json"
+    info = read_object(path) if path.exists() else {}
     symbols = atoms.get_chemical_symbols()
     basis = OrbitalBasis({s: SpeciesBasis(shells[n], 0.0) for n, s in enumerate(symbols)})
     if any(basis.shells(s) != shells[n] for n, s in enumerate(symbols)):
@@ -44,24 +45,14 @@ def read_legacy(folder: Path) -> ReferenceData:
     if hamiltonian is not None and overlap is not None and hamiltonian.pairs != overlap.pairs:
         pairs = hamiltonian.pairs.union(overlap.pairs)
         hamiltonian, overlap = hamiltonian.on(pairs), overlap.on(pairs)
-    fermi = info.get("fermi_level")
     return ReferenceData(
         atoms=atoms,
         hamiltonian=hamiltonian,
         overlap=overlap,
-        fermi_level=None if fermi is None else float(fermi),
+        fermi_level=number_in(info, "fermi_level", path),
         basis=basis,
         info={"format": "DeepH legacy"},
     )
-
-
-def _information(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: expected a JSON object, {error}") from error
 
 
 def _structure(folder: Path) -> tuple[Atoms, list[tuple[int, ...]]]:

@@ -64,7 +64,7 @@ def _what_is_left(
     if findings and not all(n in broken for n in _NAMES) and all(f.code == "unreadable" for f in findings):
         data = _without(folder, broken)
     if not findings:
-        findings.append(_unreadable(str(folder), reason))
+        findings.append(_unreadable(str(folder), reason.removeprefix(f"{folder}: ")))
     return data, None, findings
 
 
@@ -94,6 +94,10 @@ def _wrong_counts(folder: Path, path: Path) -> list[Finding]:
         with h5py.File(path, "r") as file:
             keys, shapes = file["atom_pairs"][()], file["chunk_shapes"][()]
     except Exception:  # what is wrong there is told by the reader's own message
+        return []
+    if any(array.dtype.kind not in "iu" or array.ndim != 2 for array in (keys, shapes)):
+        return []
+    if keys.shape != (len(shapes), 5) or shapes.shape[1] != 2 or np.any(keys[:, 3:] < 0):
         return []
     own = np.nonzero((keys[:, :3] == 0).all(axis=1) & (keys[:, 3] == keys[:, 4]))[0]
     found = np.zeros(len(symbols), dtype=int)

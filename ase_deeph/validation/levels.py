@@ -19,6 +19,7 @@ from ase_deeph.validation.scale import (
     kinetic_scale,
     largest_share,
     spread,
+    tells_little,
 )
 
 _PROBES = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.1732, 0.3819, 0.2713]])
@@ -145,7 +146,7 @@ class _Levels:
         """Spread of the levels over the kinetic scale of S; None when S does not tell."""
         s = self.case.overlap
         scale = kinetic_scale(s) if s is not None and s.spin == "none" else None
-        if s is None or not scale:
+        if s is None or not scale or tells_little(s):
             return None
         return spread(self._sorted[0], largest_share(s)) / scale
 
@@ -164,6 +165,7 @@ def levels(case: Case) -> Report:
     except ValueError as error:
         return Report(unchecked=(f"levels: {error}",)) + _counts(case)
     measures = {}
+    unchecked = () if ratio is not None else ("units of H: S does not tell how far levels should be apart",)
     if ratio is not None:
         measures["spread of levels over kinetic scale of S"] = f"{ratio:.2f} (0.8 to 4 in eV)"
     units = _units(found)
@@ -172,7 +174,7 @@ def levels(case: Case) -> Report:
     stored = case.data.fermi_level
     counts = _counts(case, found.count(stored) if stored else None)
     fermi = _fermi_level(found, {f.code for f in counts.findings})
-    return Report(measures=measures) + counts + fermi
+    return Report(measures=measures, unchecked=unchecked) + counts + fermi
 
 
 def _units(found: _Levels) -> Finding | None:
@@ -183,6 +185,10 @@ def _units(found: _Levels) -> Finding | None:
     if ratio > LARGEST_RATIO:
         what = f"levels are {ratio:.0f} kinetic scales apart (0.8 to 4 in eV)"
         remedy = "it was converted to eV twice, or lacks the electrons' repulsion; write H in eV"
+        return Finding("error", "units", HAMILTONIAN, what, remedy)
+    if ratio * max(UNITS.values()) < SMALLEST_RATIO:
+        what = f"levels are only {ratio:.1e} kinetic scales apart (0.8 to 4 in eV), too few for any unit"
+        remedy = "this is no Hamiltonian (S passed for H?): bring the matrix of the last iteration"
         return Finding("error", "units", HAMILTONIAN, what, remedy)
     fitting = [u for u in UNITS if stored and _fits(found, stored, UNITS[u])]
     unit = fitting[0] if fitting else ""

@@ -18,6 +18,7 @@ KINETIC = 0.5 * Hartree * Bohr**2
 UNITS = {"Rydberg": Rydberg, "Hartree": Hartree}
 SMALLEST_RATIO, LARGEST_RATIO = 0.4, 12.0
 _NEAREST = 1.3
+_BONDED = 0.5
 _MOST_PAIRS = 400
 
 
@@ -60,6 +61,16 @@ def spread(levels: np.ndarray, share: float = 0.0) -> float:
     held = 0.5 if share < 0.5 else 0.5 * (1.0 + share)
     low, high = np.quantile(levels, [0.5 - 0.5 * held, 0.5 + 0.5 * held])
     return float(high - low)
+
+
+def tells_little(overlap: RealSpaceMatrix) -> bool:
+    """Whether all orbitals are one shell that hardly overlaps its neighbours: its levels lie together in any unit."""
+    if largest_share(overlap) < 1.0:
+        return False
+    pairs, norms = overlap.pairs, overlap.block_norms()
+    return float(norms[~pairs.on_site].max(initial=0.0)) < _BONDED * float(
+        norms[pairs.on_site].max(initial=0.0)
+    )
 
 
 def largest_share(overlap: RealSpaceMatrix) -> float:

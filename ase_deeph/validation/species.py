@@ -109,13 +109,33 @@ def hamiltonian_shape(case: Case) -> Report:
     measures = {"two-centre rule in H": f"{leak:.1e} of the weight breaks it"}
     if 0 < tried[name] < _H_ORDER_GAIN * leak:
         what = f"its orbitals are stored in the order {name}, those of S are not"
-        remedy = "reorder H to m = -l..l, p = y,z,x"
+        remedy = "reorder H to m = -l..l, p = y,z,x, or bring H and S of one structure"
         return Report((Finding("error", "m-order", HAMILTONIAN, what, remedy),), measures)
-    if leak < _TWO_CENTRE_H and _is_spherical(free):
+    if leak < _TWO_CENTRE_H and not _symmetry_asks_for_it(view, d) and _is_spherical(free):
         what = "every block depends on its own two atoms alone, on-site blocks on none: no converged H does"
         remedy = "this is a kinetic, Hückel or zeroth-step matrix (H0): export H of the last iteration"
         return Report((Finding("warning", "h0", HAMILTONIAN, what, remedy),), measures)
     return Report(measures=measures)
+
+
+def _symmetry_asks_for_it(view: EdgeView, d: np.ndarray) -> bool:
+    """Whether a converged H looks two-centre as well: atoms with p orbitals in cubic surroundings, one kind of bond.
+
+    An example is methane: the bonds are threefold axes, and p of carbon cannot split.
+    """
+    h = view.matrix
+    symbols, lengths = h.atoms.get_chemical_symbols(), np.linalg.norm(d, axis=1)
+    rows, columns = h.pairs.i[view.chosen], h.pairs.j[view.chosen]
+    angular = np.array([max(h.basis.shells(s)) > 0 for s in symbols])
+    bonds = lengths[angular[rows] | angular[columns]]
+    if not len(bonds) or np.ptp(bonds) > _SAME_DISTANCE:
+        return False
+    for a in np.nonzero(angular)[0]:
+        around = d[rows == a]
+        moment = around.T @ around
+        if np.abs(moment - np.eye(3) * np.trace(moment) / 3).max() > _SAME_DISTANCE * np.trace(moment):
+            return False
+    return True
 
 
 def _is_spherical(h: RealSpaceMatrix) -> bool:
