@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ase_deeph.basis import OrbitalBasis
     from ase_deeph.calculator import DeepHCalculator
     from ase_deeph.electronic_structure import ElectronicStructure
+    from ase_deeph.electronic_trajectory import ElectronicTrajectory, ElectronicTrajectoryReader
     from ase_deeph.matrix import RealSpaceMatrix
     from ase_deeph.model import HamiltonianModel
     from ase_deeph.pairs import AtomPairs
@@ -19,6 +20,8 @@ _HOMES = {
     "AtomPairs": "ase_deeph.pairs",
     "DeepHCalculator": "ase_deeph.calculator",
     "ElectronicStructure": "ase_deeph.electronic_structure",
+    "ElectronicTrajectory": "ase_deeph.electronic_trajectory",
+    "ElectronicTrajectoryReader": "ase_deeph.electronic_trajectory",
     "HamiltonianModel": "ase_deeph.model",
     "OrbitalBasis": "ase_deeph.basis",
     "RealSpaceMatrix": "ase_deeph.matrix",
@@ -28,6 +31,8 @@ __all__ = [
     "AtomPairs",
     "DeepHCalculator",
     "ElectronicStructure",
+    "ElectronicTrajectory",
+    "ElectronicTrajectoryReader",
     "HamiltonianModel",
     "OrbitalBasis",
     "RealSpaceMatrix",

@@ -1,4 +1,4 @@
-"""Band structures along paths, band gaps and group velocities, from plain arrays or from H(R) and S(R)."""
+"""Band structures along paths and band gaps, from plain arrays."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
-
-from ase_deeph.eigen import solve, spinor_overlap
-from ase_deeph.matrix import RealSpaceMatrix
 
 if TYPE_CHECKING:
     from ase.dft.kpoints import BandPath
@@ -114,29 +111,3 @@ def as_band_structure(path: BandPath, energies: np.ndarray, fermi_level: float) 
     from ase.spectrum.band_structure import BandStructure
 
     return BandStructure(path, energies, reference=fermi_level)
-
-
-def group_velocities(
-    hamiltonian: RealSpaceMatrix, overlap: RealSpaceMatrix | None, kpts: np.ndarray
-) -> np.ndarray:
-    """(n_spins, n_kpts, n_bands, 3) dε/dk in eV·Å for Cartesian k: c† (dH/dk - ε dS/dk) c.
-
-    At a degeneracy the velocities are those of the eigenvectors that LAPACK chose; only their sum has
-    a meaning.
-    """
-    if overlap is not None and hamiltonian.spin == "spinor" and overlap.spin == "none":
-        overlap = spinor_overlap(overlap)
-    cell = hamiltonian.atoms.cell.array
-    states = solve(hamiltonian, overlap, kpts, vectors=True)
-    assert states.coefficients is not None
-    velocities = np.empty((*states.eigenvalues.shape, 3))
-    for n, k in enumerate(kpts):
-        ds = None if overlap is None else overlap.bloch_sum.derivative(overlap.entries, k, cell)
-        for spin, entries in enumerate(np.atleast_2d(hamiltonian.entries)):
-            dh = hamiltonian.bloch_sum.derivative(entries, k, cell)
-            c, e = states.coefficients[spin, n], states.eigenvalues[spin, n]
-            for axis in range(3):
-                of_h = np.einsum("mb,mb->b", c.conj(), dh[axis] @ c).real
-                of_s = 0.0 if ds is None else np.einsum("mb,mb->b", c.conj(), ds[axis] @ c).real
-                velocities[spin, n, :, axis] = of_h - e * of_s
-    return velocities

@@ -7,10 +7,12 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, all_changes, compare_atoms
+from ase.calculators.calculator import BaseCalculator, all_changes, all_properties, compare_atoms
 
 from ase_deeph.calculator_bands import BandCalculator, check_path, is_path
+from ase_deeph.calculator_energies import NAMES_OF, energy_source, not_implemented
 from ase_deeph.calculator_prediction import Prediction
 from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.kpoints import DEFAULT_KPTS
@@ -38,7 +40,8 @@ class DeepHCalculator(BandCalculator):
         {"density": 3.5, "gamma": True}, and 1 along an axis that is not periodic.
     occupations : {"name": "fermi-dirac" | "gaussian" | "marzari-vanderbilt" | "methfessel-paxton" | "fixed",
         "width": 0.05 (eV)}.
-    forcefield : a calculator that gives energy, forces and stress; a Hamiltonian has none of its own.
+    forcefield : a calculator that gives energy, forces and stress; None: the model's own where it was trained
+        to have them, else none. `implemented_properties` says what there is.
     device : where networks run ("cpu", "gpu", "cuda:1"); None lets JAX choose.
     dtype : precision of networks, "float32" or "float64"; everything after them is double precision.
     max_spread : eV; where the members of a committee differ by more than this in H (mean absolute deviation,
@@ -91,15 +94,16 @@ class DeepHCalculator(BandCalculator):
             raise ValueError(f"max_spread: expected None or an energy >= 0 in eV, received {max_spread!r}")
         self._source = Committee(model, overlap, device=device, dtype=dtype)
         self._max_spread = max_spread
-        self._forcefield = forcefield
         self._attached: weakref.ref[Atoms] | None = None
         self._prediction: Prediction | None = None
         self._structure: ElectronicStructure | None = None
         self._mesh: Any = dict(DEFAULT_KPTS)
         self._bands_requested = False
         super().__init__()
-        if forcefield is not None:
-            self.implemented_properties = [*_ELECTRONIC, *forcefield.implemented_properties]
+        self._energies = energy_source(forcefield, self._source, self._predict)
+        offered = () if self._energies is None else self._energies.properties
+        self._energy_names = tuple(name for name in offered if name not in _ELECTRONIC)
+        self.implemented_properties = [*_ELECTRONIC, *self._energy_names]
         self.set(
             kpts=dict(DEFAULT_KPTS) if kpts is None else kpts,
             occupations=dict(DEFAULT_OCCUPATIONS) if occupations is None else dict(occupations),
@@ -217,24 +221,50 @@ class DeepHCalculator(BandCalculator):
 
         Raises
         ------
-        PropertyNotImplementedError : energy, forces or stress without a force field.
+        PropertyNotImplementedError : energy, forces or stress without a force field or a model that has them,
+            or not for this structure.
         """
         if atoms is None and allow_calculation:
             atoms = self._subject(None)
+        if name in self._energy_names:
+            value = self._refreshed(name, self._subject(atoms), allow_calculation)
+            return value.copy() if isinstance(value, np.ndarray) else value
+        if any(name in names for names in NAMES_OF.values()):
+            raise not_implemented(name)
         return super().get_property(name, atoms, allow_calculation)
 
-    def get_potential_energy(self, atoms: Atoms | None = None, force_consistent: bool = False) -> float:
-        """The force field's energy, eV.
+    def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
+        """Whether one of these properties of a structure is not known yet; the force field speaks for its own."""
+        energies = [name for name in properties if name in self._energy_names]
+        others = [name for name in properties if name not in self._energy_names]
+        if energies and self._energies is not None and self._energies.required(atoms, energies):
+            return True
+        return bool(others or not energies) and super().calculation_required(atoms, others)
 
-        Without a force field there is none.  ASE's `calculate_band_structure` asks for it nevertheless, after
+    def _refreshed(self, name: str, atoms: Atoms, allow_calculation: bool = True) -> Any:
+        """One of the energies, also put into `results`, where ASE's own names stand and what still holds."""
+        assert self._energies is not None
+        self._predict(atoms)
+        held = [n for n in self.results if n in self._energy_names]
+        if held and self._energies.required(atoms, held):
+            self.results = {n: v for n, v in self.results.items() if n not in held}
+        value = self._energies.get(name, atoms, allow_calculation)
+        if value is not None and name in all_properties:
+            self.results[name] = value
+        return value
+
+    def get_potential_energy(self, atoms: Atoms | None = None, force_consistent: bool = False) -> float:
+        """The energy of the force field or of the model, eV.
+
+        Where neither has one there is none.  ASE's `calculate_band_structure` asks for it nevertheless, after
         `set(bandpath=...)`; that one question is answered by NaN.
 
         Raises
         ------
-        PropertyNotImplementedError : no force field, and no band path was just set.
+        PropertyNotImplementedError : no such energy, and no band path was just set.
         """
         bands_requested, self._bands_requested = self._bands_requested, False
-        if bands_requested and self._forcefield is None:
+        if bands_requested and "energy" not in self._energy_names:
             self._subject(atoms)
             log.info("a band structure was asked for; the total energy, which a Hamiltonian has not, is NaN")
             return float("nan")
@@ -247,9 +277,10 @@ class DeepHCalculator(BandCalculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Put the properties asked for into `results` (ASE calls this)."""
-        prediction = self._predict(atoms)
+        subject = self._predict(atoms).atoms if atoms is None else self._subject(atoms)
         for name in properties:
-            if name in _ELECTRONIC:
+            if name in self._energy_names:
+                self._refreshed(name, subject)
+            elif name in _ELECTRONIC:
+                self._predict(subject)
                 self.results.update(self._electronic_results())
-            elif self._forcefield is not None:
-                self.results[name] = self._forcefield.get_property(name, prediction.atoms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ase import Atoms
 
@@ -52,6 +53,18 @@ class Prediction:
     def overlap(self) -> RealSpaceMatrix | None:
         """S(R); None for an orthonormal basis."""
         return self.source.overlap(self.atoms, self.members[0])
+
+    @cached_property
+    def potential(self) -> Any:
+        """Energy, forces and what comes with them, the members' mean; only where they have an energy head."""
+        return self.source.potential(self.atoms)
+
+    @cached_property
+    def stressed(self) -> Any:
+        """The same with the stress asked for."""
+        if self.potential.stress is not None or not all(self.atoms.pbc):
+            return self.potential
+        return self.source.potential(self.atoms, stress=True)
 
     @property
     def knows_overlap(self) -> bool:

@@ -13,6 +13,7 @@ import logging
 import os
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +24,11 @@ log = logging.getLogger(__name__)
 ENVIRONMENT_VARIABLE = "ASE_DEEPH_CACHE"
 _MIN_COMPILE_SECONDS = 0.3
 _MAX_BYTES = 512 * 2**20
+_SECONDS_BETWEEN_LOOKS = 60.0
 _lock = threading.Lock()
 _users = 0
 _before: dict[str, Any] = {}
+_looked_at: dict[Path, float] = {}
 
 
 def cache_directory() -> Path | None:
@@ -51,7 +54,11 @@ def cache_directory() -> Path | None:
 
 
 def _prune(directory: Path) -> None:
-    """Delete the entries longest unused until the directory holds less than 512 MiB."""
+    """Delete the entries longest unused until the directory holds less than 512 MiB; looks once a minute."""
+    now = time.monotonic()
+    if now - _looked_at.get(directory, -_SECONDS_BETWEEN_LOOKS) < _SECONDS_BETWEEN_LOOKS:
+        return
+    _looked_at[directory] = now
     entries = []
     for file in directory.iterdir():
         with suppress(OSError):

@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import repeat
 
 import numpy as np
 import scipy.linalg as sl
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from ase_deeph.matrix import RealSpaceMatrix
 
@@ -106,10 +107,9 @@ def solve(
         overlap = spinor_overlap(overlap)
     energies: list[list[np.ndarray]] = []
     states: list[list[np.ndarray | None]] = []
-    with threadpool_limits(1 if hamiltonian.n_orbitals <= _SMALL else None, user_api="blas"):
-        for k in kpts:
-            s = None if overlap is None else overlap.at_k(k)
-            h = hamiltonian.at_k(k)
+    with blas().limit(limits=1 if hamiltonian.n_orbitals <= _SMALL else None, user_api="blas"):
+        overlaps = repeat(None, len(kpts)) if overlap is None else overlap.at_each_k(kpts)
+        for k, h, s in zip(kpts, hamiltonian.at_each_k(kpts), overlaps, strict=True):
             channels = h if hamiltonian.spin == "collinear" else h[None]
             try:
                 solved = [
@@ -133,6 +133,12 @@ def solve(
     )
 
 
+@cache
+def blas() -> ThreadpoolController:
+    """The BLAS libraries of this process, found once: the search takes longer than a small eigenproblem."""
+    return ThreadpoolController()
+
+
 def spinor_overlap(overlap: RealSpaceMatrix) -> RealSpaceMatrix:
     """S for two-component spinors from the spatial S: every block becomes [[S, 0], [0, S]]."""
     double = partial(np.kron, np.eye(2, dtype=complex))
@@ -142,20 +148,25 @@ def spinor_overlap(overlap: RealSpaceMatrix) -> RealSpaceMatrix:
 
 def _checked(m: np.ndarray, name: str) -> np.ndarray:
     """The Hermitian part; real when the imaginary part is rounding (k at a zone-boundary or Γ point)."""
-    scale = max(1.0, float(np.abs(m).max(initial=0.0)))
-    if not np.isfinite(scale) or np.isnan(m).any():
+    largest = _largest(m)
+    if not np.isfinite(largest):
         raise ValueError(f"{name}: expected finite numbers, received NaN or infinity")
-    adjoint = m.conj().T
-    error = float(np.abs(m - adjoint).max(initial=0.0))
+    scale, difference = max(1.0, largest), m - m.conj().T
+    error = _largest(difference)
     if error > _HERMITICITY * scale:
         raise ValueError(
             f"{name}: expected a Hermitian matrix, received |M - M†| = {error:.1e}; "
             "use hermitian_part(), or check that every pair carries its reverse"
         )
-    m = 0.5 * (m + adjoint)
+    m = m - 0.5 * difference
     if np.iscomplexobj(m) and float(np.abs(m.imag).max(initial=0.0)) < 1e-13 * scale:
         return np.ascontiguousarray(m.real)
     return m
+
+
+def _largest(m: np.ndarray) -> float:
+    """The largest real or imaginary part (cheaper than moduli); NaN where there is one."""
+    return float(np.abs(np.ascontiguousarray(m).view(m.real.dtype)).max(initial=0.0))
 
 
 def _eigh(h: np.ndarray, vectors: bool, s: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray | None]:

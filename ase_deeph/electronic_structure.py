@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from ase_deeph.bands import BandGap, as_band_structure, band_gap, band_path, group_velocities
+from ase_deeph.band_derivatives import EffectiveMass, curvatures, effective_mass, group_velocities
+from ase_deeph.bands import BandGap, as_band_structure, band_gap, band_path
 from ase_deeph.dos import Projection, gaussian_dos, mulliken_weights, orbital_groups, tetrahedron_dos
 from ase_deeph.eigen import OVERLAP_THRESHOLD, EigenStates, solve, spinor_overlap
 from ase_deeph.kpoints import (
@@ -20,6 +21,7 @@ from ase_deeph.kpoints import (
     KPoints,
     Symmetry,
     k_points,
+    point_group,
     point_list,
     respects_time_reversal,
     symmetry_probes,
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 _SYMMETRIC = 1e-4
 _DOS_WIDTH = 0.1
+_SMALL_MESH = 2
+"""k-points up to which a point group saves nothing: to trust it takes two at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +122,9 @@ class ElectronicStructure:
     def mesh(self) -> KPoints:
         """The k-points of the Fermi level and the density of states."""
         by_time = self._mesh("time-reversal" if self.symmetry == "full" else self.symmetry)
-        if self.symmetry != "full" or by_time.size is None:
+        if self.symmetry != "full" or by_time.size is None or len(by_time) <= _SMALL_MESH:
+            return by_time
+        if len(point_group(self.atoms)) == 1:
             return by_time
         by_group = self._mesh("full")
         probes = symmetry_probes(self.atoms)
@@ -174,8 +180,16 @@ class ElectronicStructure:
         return solve(self.hamiltonian, self.overlap, kpts, vectors=vectors, threshold=self.overlap_threshold)
 
     def group_velocities(self, kpts: Any) -> np.ndarray:
-        """(n_spins, n_kpts, n_bands, 3) dε/dk in eV·Å for Cartesian k."""
+        """(n_spins, n_kpts, n_bands, 3) dε/dk in eV·Å for Cartesian k; degenerate levels told apart by slope."""
         return group_velocities(self.hamiltonian, self.overlap, point_list(kpts))
+
+    def curvatures(self, kpts: Any, direction: Any) -> np.ndarray:
+        """(n_spins, n_kpts, n_bands) d²ε/dk² in eV·Å² along a Cartesian direction, degenerate levels included."""
+        return curvatures(self.hamiltonian, self.overlap, point_list(kpts), direction)
+
+    def effective_mass(self, kpt: Any, band: int, spin: int = 0) -> EffectiveMass:
+        """Mass tensor of a band at a k-point; ValueError for a degenerate one (see `curvatures`)."""
+        return effective_mass(self.hamiltonian, self.overlap, point_list(kpt)[0], band, spin)
 
     def fermi_level(self) -> float:
         """Fermi level in eV, on the scale of H."""

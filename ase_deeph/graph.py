@@ -15,6 +15,8 @@ from ase_deeph.basis import OrbitalBasis
 from ase_deeph.pairs import AtomPairs
 
 _LADDER_RATIO = 1.25
+_HEADROOM = 1.08
+_LARGEST_WASTE = 1.6
 
 
 @struct.dataclass
@@ -148,3 +150,33 @@ def bucket_size(n: int, smallest: int = 8, ratio: float = _LADDER_RATIO) -> int:
     while size < n:
         size = int(np.ceil(size * ratio / 8)) * 8
     return size
+
+
+class ShapeLadder:
+    """The padded shapes (atoms, pairs, near pairs) in use, so that moving atoms rarely ask for a new one.
+
+    Parameters
+    ----------
+    waste : a shape with so many times the pairs of a graph is too large for it.
+    """
+
+    def __init__(self, waste: float = _LARGEST_WASTE) -> None:
+        self.waste = waste
+        self.shapes: list[tuple[int, int, int]] = []
+
+    def shape(self, graph: CrystalGraph) -> tuple[int, int, int]:
+        """A shape in use that holds the graph without much waste, or the next one of the ladder."""
+        need = (graph.n_atoms + 1, graph.n_pairs + 1, graph.n_near)
+        for shape in sorted(self.shapes, key=lambda s: s[1]):
+            if (
+                all(s >= n for s, n in zip(shape, need, strict=True))
+                and shape[1] <= self.waste * need[1] + 64
+            ):
+                return shape
+        new = (
+            bucket_size(need[0]),
+            bucket_size(int(_HEADROOM * need[1]), smallest=64),
+            bucket_size(int(_HEADROOM * need[2]), smallest=64),
+        )
+        self.shapes.append(new)
+        return new

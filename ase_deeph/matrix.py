@@ -200,6 +200,13 @@ class RealSpaceMatrix:
         channels = [build(channel, point) for channel in self.entries]
         return np.stack(channels) if format == "dense" else channels
 
+    def at_each_k(self, kpts: np.ndarray) -> Iterator[np.ndarray]:
+        """Dense M(k), as `at_k` gives it, at each of (n_kpts, 3) finite fractional k-points, one at a time."""
+        if self.spin != "collinear":
+            return self.bloch_sum.dense_at_each(self.entries, kpts)
+        channels = (self.bloch_sum.dense_at_each(channel, kpts) for channel in self.entries)
+        return (np.stack(pair) for pair in zip(*channels, strict=True))
+
     @cached_property
     def _transposition(self) -> np.ndarray:
         """(total,) which entry of the reverse pair holds each entry's transpose."""

@@ -14,18 +14,17 @@ from ase import Atoms
 
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.domain import TrainingDomain
-from ase_deeph.graph import CrystalGraph, bucket_size
+from ase_deeph.graph import CrystalGraph, ShapeLadder
 from ase_deeph.io.model_file import FORMAT_VERSION, read_model, write_model
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.network import Network, NetworkConfig, build_network
 from ase_deeph.network.statistics import Statistics
 from ase_deeph.pairs import AtomPairs
+from ase_deeph.potential import EnergyConfig, EnergyHead, EnergyNetwork, Potential, potential_of
 
 __all__ = ["FORMAT_VERSION", "HamiltonianModel"]
 
 MINIMUM_DISTANCE = 0.4
-_HEADROOM = 1.08
-_LARGEST_WASTE = 1.6
 
 Dtype = Literal["float32", "float64"]
 
@@ -41,6 +40,7 @@ class HamiltonianModel:
     params : nested dict of arrays.
     statistics : means and scales of the targets.
     provenance : where data and parameters come from, JSON-serialisable.
+    head : the energy head, None where there is none.
     """
 
     config: NetworkConfig
@@ -48,7 +48,9 @@ class HamiltonianModel:
     params: Mapping[str, Any]
     statistics: Statistics
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    _shapes: list[tuple[int, int, int]] = field(default_factory=list, init=False, repr=False)
+    head: EnergyHead | None = None
+    _shapes: ShapeLadder = field(default_factory=ShapeLadder, init=False, repr=False)
+    _potential_shapes: ShapeLadder = field(default_factory=ShapeLadder, init=False, repr=False)
 
     def __repr__(self) -> str:
         name = self.provenance.get("name", "unnamed")
@@ -79,10 +81,35 @@ class HamiltonianModel:
     def _predict(self) -> Any:
         return jax.jit(self.network.apply)
 
+    @cached_property
+    def energy_network(self) -> EnergyNetwork:
+        """The energy head as pure functions.
+
+        Raises
+        ------
+        ValueError : the model has none.
+        """
+        if self.head is None:
+            raise ValueError(
+                f"model {self.provenance.get('name', 'unnamed')!r} has no energy head: its file holds H alone; "
+                "train one with a [potential] section, or give the calculator a forcefield"
+            )
+        return EnergyNetwork(self.head.config, self.network)
+
+    @cached_property
+    def _derivatives(self) -> Any:
+        return jax.jit(self.energy_network.derivatives)
+
     @property
     def n_compilations(self) -> int:
-        """How many padded shapes have been compiled so far."""
-        return int(self._predict._cache_size())
+        """How many padded shapes of H, and of energy and forces, have been compiled so far."""
+        heads = self._derivatives._cache_size() if "_derivatives" in self.__dict__ else 0
+        return int(self._predict._cache_size() + heads)
+
+    @property
+    def potential_properties(self) -> frozenset[str]:
+        """What `potential` gives, by ASE's names; empty without an energy head."""
+        return frozenset() if self.head is None else frozenset({"energy", "forces", "stress"})
 
     @property
     def n_parameters(self) -> int:
@@ -110,23 +137,6 @@ class HamiltonianModel:
                 f"{MINIMUM_DISTANCE} Å below which no prediction is made; mend the structure"
             )
 
-    def _padded_shape(self, graph: CrystalGraph) -> tuple[int, int, int]:
-        """A compiled shape that holds the graph without much waste, or the next one of the ladder."""
-        need = (graph.n_atoms + 1, graph.n_pairs + 1, graph.n_near)
-        for shape in sorted(self._shapes, key=lambda s: s[1]):
-            if (
-                all(s >= n for s, n in zip(shape, need, strict=True))
-                and shape[1] <= _LARGEST_WASTE * need[1] + 64
-            ):
-                return shape
-        new = (
-            bucket_size(need[0]),
-            bucket_size(int(_HEADROOM * need[1]), smallest=64),
-            bucket_size(int(_HEADROOM * need[2]), smallest=64),
-        )
-        self._shapes.append(new)
-        return new
-
     def __call__(self, atoms: Atoms, *, dtype: Dtype = "float32") -> RealSpaceMatrix:
         """H(R) of a structure, eV, exactly Hermitian, on every pair closer than the cutoff.
 
@@ -138,14 +148,13 @@ class HamiltonianModel:
         ------
         KeyError, ValueError : see `check`.
         """
-        if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype: expected 'float32' or 'float64', received {dtype!r}")
+        _check_dtype(dtype)
         self.check(atoms)
         pairs = AtomPairs.from_atoms(atoms, self.cutoff)
         graph = CrystalGraph.from_atoms(
             atoms, pairs, self.basis, message_cutoff=self.config.reach, dtype=np.dtype(dtype).type
         )
-        padded = graph.pad(*self._padded_shape(graph))
+        padded = graph.pad(*self._shapes.shape(graph))
         with jax.enable_x64(dtype == "float64"):
             blocks = np.asarray(self._predict(self.params, self.statistics, padded), dtype=float)
         blocks = blocks[: len(pairs)]
@@ -154,6 +163,40 @@ class HamiltonianModel:
                 "the network returned NaN or infinity for this structure; the model file is unusable"
             )
         return RealSpaceMatrix.from_padded_blocks(self.basis, pairs, atoms.copy(), blocks)
+
+    def potential(self, atoms: Atoms, *, dtype: Dtype = "float32", stress: bool | None = None) -> Potential:
+        """Energy, forces and stress of a structure; forces are exact derivatives, hence conservative.
+
+        Parameters
+        ----------
+        dtype : precision of the networks; sums over atoms are in double precision.
+        stress : None: where the cell is periodic in 3D.
+
+        Raises
+        ------
+        ValueError : the model has no energy head, or a stress was asked for a cell that is not periodic in 3D.
+        KeyError, ValueError : see `check`.
+        """
+        _check_dtype(dtype)
+        network, head = self.energy_network, self.head
+        assert head is not None
+        if stress and not all(atoms.pbc):
+            raise ValueError(
+                f"stress: expected a cell periodic in 3D, received pbc = {atoms.pbc.tolist()}; leave stress=None"
+            )
+        self.check(atoms)
+        graph = network.graph(atoms, np.dtype(dtype).type)
+        padded = graph.pad(*self._potential_shapes.shape(graph))
+        with jax.enable_x64(dtype == "float64"):
+            found = self._derivatives(head.params, head.statistics, self.params, padded)
+            energies, forces, virials = (np.asarray(a, dtype=float)[: len(atoms)] for a in found)
+        if not (np.all(np.isfinite(energies)) and np.all(np.isfinite(forces))):
+            raise ValueError(
+                "the energy head returned NaN or infinity for this structure; the model file is unusable"
+            )
+        energies = energies + head.reference_energies(self.basis)[graph.species]
+        periodic = bool(all(atoms.pbc))
+        return potential_of(atoms, energies, forces, virials, stress=periodic if stress is None else stress)
 
     def overlap(self, atoms: Atoms) -> RealSpaceMatrix:
         """S(R) of a structure by two-centre integrals of the model's radial functions; no DFT run.
@@ -176,6 +219,7 @@ class HamiltonianModel:
             statistics=self.statistics,
             basis=self.basis,
             provenance=self.provenance,
+            head=None if self.head is None else _head_parts(self.head),
         )
 
     @classmethod
@@ -194,10 +238,37 @@ class HamiltonianModel:
             params=parts["parameters"],
             statistics=parts["statistics"],
             provenance=parts["provenance"],
+            head=_head(parts["head"]),
         )
         model.network.check(model.params)
         try:
             _ = model.domain
+            if model.head is not None:
+                model.energy_network.check(model.head.params)
+                model.head.reference_energies(model.basis)
         except (AttributeError, ValueError) as error:
             raise ValueError(f"model file {path}: {error}; copy or download it again") from error
         return model
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"dtype: expected 'float32' or 'float64', received {dtype!r}")
+
+
+def _head_parts(head: EnergyHead) -> dict[str, Any]:
+    """A head as write_model takes it."""
+    return {
+        "config": head.config.to_dict(),
+        "reference": {symbol: float(energy) for symbol, energy in head.reference.items()},
+        "parameters": head.params,
+        "statistics": head.statistics,
+    }
+
+
+def _head(parts: Mapping[str, Any] | None) -> EnergyHead | None:
+    """The inverse of _head_parts."""
+    if parts is None:
+        return None
+    config = EnergyConfig.from_dict(parts["config"])
+    return EnergyHead(config, parts["parameters"], parts["statistics"], parts["reference"])

@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 from ase import Atoms
 
+from ase_deeph.neighbours import Neighbours, neighbours
+
 _LARGEST_R = 2**30
 
 
@@ -121,7 +123,11 @@ class AtomPairs:
 
     def select(self, mask: np.ndarray) -> AtomPairs:
         """The pairs where mask is True."""
-        return AtomPairs(self.i[mask], self.j[mask], self.R[mask], self.n_atoms)
+        mask = np.asarray(mask, dtype=bool)
+        if "reverse" not in self.__dict__ or not np.array_equal(mask, mask[self.reverse]):
+            return AtomPairs(self.i[mask], self.j[mask], self.R[mask], self.n_atoms)
+        reverse = (np.cumsum(mask) - 1)[self.reverse[mask]]
+        return self._of_neighbours(Neighbours(self._keys[mask], reverse), self.n_atoms)
 
     def union(self, other: AtomPairs) -> AtomPairs:
         """Every pair that is in this list or in the other."""
@@ -144,7 +150,7 @@ class AtomPairs:
     def from_atoms(cls, atoms: Atoms, cutoff: float | Mapping[str, float]) -> AtomPairs:
         """Pairs with |d| < cutoff (a number, Å) or |d| < r_i + r_j (a radius per symbol, Å).
 
-        Linear in the number of atoms (vesin's cell list). Non-periodic axes carry R = 0 alone.
+        Linear in the number of atoms. Non-periodic axes carry R = 0 alone.
 
         Raises
         ------
@@ -163,36 +169,23 @@ class AtomPairs:
         reach = float(2 * radii.max()) if radii is not None else float(cutoff)  # type: ignore[arg-type]
         if not np.isfinite(reach) or reach <= 0:
             raise ValueError(f"cutoff: expected a positive length in Å, received {cutoff}")
-        i, j, R, d = _neighbours(atoms, reach)
-        if radii is not None:
-            near = d < radii[i] + radii[j]
-            i, j, R = i[near], j[near], R[near]
-        own = np.arange(len(atoms))
-        return cls(
-            np.concatenate([own, i]),
-            np.concatenate([own, j]),
-            np.concatenate([np.zeros((len(own), 3), dtype=np.int64), R]),
-            len(atoms),
-        )
+        found = cls._of_neighbours(neighbours(atoms, reach), len(atoms))
+        if radii is None:
+            return found
+        d = np.linalg.norm(found.displacements(atoms), axis=1)
+        return found.select(found.on_site | (d < radii[found.i] + radii[found.j]))
 
-
-def _neighbours(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(i, j, R, distance) of every pair but the on-site ones, both directions from one half list."""
-    from vesin import NeighborList
-
-    if not np.all(np.isfinite(atoms.positions)):
-        raise ValueError("atoms: expected finite positions, received NaN or infinity")
-    if np.any(atoms.pbc & (np.linalg.norm(atoms.cell.array, axis=1) < 1e-8)):
-        raise ValueError(
-            f"atoms: pbc is {tuple(atoms.pbc)} but the cell is {atoms.cell.array.tolist()}; set a cell"
-        )
-    box = atoms.cell.complete().array
-    search = NeighborList(cutoff=cutoff, full_list=False)
-    i, j, R, d = search.compute(
-        points=np.ascontiguousarray(atoms.positions), box=box, periodic=np.array(atoms.pbc), quantities="ijSd"
-    )
-    i, j, R = i.astype(np.int64), j.astype(np.int64), R.astype(np.int64)
-    return np.concatenate([i, j]), np.concatenate([j, i]), np.concatenate([R, -R]), np.concatenate([d, d])
+    @classmethod
+    def _of_neighbours(cls, found: Neighbours, n_atoms: int) -> AtomPairs:
+        """Pairs that are known to be in order, each with its reverse."""
+        pairs = object.__new__(cls)
+        for name, value in (("i", found.keys[:, 0]), ("j", found.keys[:, 1]), ("R", found.keys[:, 2:])):
+            value = np.ascontiguousarray(value)
+            value.setflags(write=False)
+            object.__setattr__(pairs, name, value)
+        object.__setattr__(pairs, "n_atoms", n_atoms)
+        pairs.__dict__["reverse"] = found.reverse
+        return pairs
 
 
 def _text(key: np.ndarray) -> str:

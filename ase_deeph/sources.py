@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -128,11 +129,41 @@ class Committee:
         ValueError : no atoms, positions that are not finite, or what the source itself refuses.
         KeyError : an element that the source does not know.
         """
-        if not len(atoms):
-            raise ValueError("atoms: expected at least one atom, received an empty structure")
-        if not np.all(np.isfinite(atoms.positions)) or not np.all(np.isfinite(atoms.cell.array)):
-            raise ValueError("atoms: expected finite positions and cell, received NaN or infinity")
+        _check_atoms(atoms)
         return [self._ask(member, atoms) for member in self.members]
+
+    @property
+    def potential_properties(self) -> frozenset[str]:
+        """Which of "energy", "forces" and "stress" every member has; empty for a Hamiltonian alone."""
+        return frozenset.intersection(
+            *(frozenset(getattr(member, "potential_properties", ())) for member in self.members)
+        )
+
+    def potential(self, atoms: Atoms, *, stress: bool | None = None) -> Any:
+        """Mean energy (eV), forces (eV/Å), stress (eV/Å³) and energies of the atoms (eV), a `Potential`.
+
+        Parameters
+        ----------
+        stress : whether the stress is wanted; None leaves it to the model.
+
+        Raises
+        ------
+        ValueError : as `predictions`, or energies that are not finite.
+        """
+        _check_atoms(atoms)
+        with self._inference():
+            each = [m.potential(atoms, dtype=self.dtype, stress=stress) for m in self.members]  # type: ignore[attr-defined]
+        for potential in each:
+            if not np.isfinite(potential.energy) or not np.all(np.isfinite(potential.forces)):
+                raise ValueError(
+                    f"the model returned NaN or infinity as energy or forces of {atoms.get_chemical_formula()}"
+                )
+        if len(each) == 1:
+            return each[0]
+        names = ("energy", "forces", "stress", "energies")
+        values = {name: [getattr(potential, name) for potential in each] for name in names}
+        means = {n: None if any(v is None for v in vs) else np.mean(vs, axis=0) for n, vs in values.items()}
+        return replace(each[0], **{**means, "energy": float(np.mean(values["energy"]))})
 
     def hamiltonian(self, atoms: Atoms) -> RealSpaceMatrix:
         """The mean of the members' H(R), eV."""
@@ -185,3 +216,11 @@ class Committee:
         from ase_deeph.two_center import overlap
 
         return overlap(atoms, hamiltonian.basis)
+
+
+def _check_atoms(atoms: Atoms) -> None:
+    """ValueError for an empty structure, or one whose numbers are not finite."""
+    if not len(atoms):
+        raise ValueError("atoms: expected at least one atom, received an empty structure")
+    if not np.all(np.isfinite(atoms.positions)) or not np.all(np.isfinite(atoms.cell.array)):
+        raise ValueError("atoms: expected finite positions and cell, received NaN or infinity")

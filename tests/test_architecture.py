@@ -12,14 +12,16 @@ PACKAGE = ROOT / "ase_deeph"
 
 FLOORS = [
     {"basis", "compilation_cache"},
+    {"neighbours"},
     {"pairs", "harmonics", "coupling"},
     {"bloch"},
     {"matrix", "graph", "reference", "domain"},
     {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
-    {"model", "bands", "dos", "orthogonalization"},
+    {"model", "potential", "bands", "band_derivatives", "dos", "orthogonalization"},
     {"electronic_structure"},
     {"calculator", "sources", "exporters", "transport", "pretrained", "validation"}
-    | {"calculator_bands", "calculator_prediction"}
+    | {"calculator_bands", "calculator_energies", "calculator_prediction"}
+    | {"populations", "electronic_trajectory"}
     | {"uncertainty", "uncertainty_levels", "uncertainty_ranking"},
     {"cli", "trainers"},
 ]

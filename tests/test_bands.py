@@ -8,7 +8,8 @@ from ase import Atoms
 from ase.build import bulk, graphene
 from ase.spectrum.band_structure import BandStructure
 
-from ase_deeph.bands import as_band_structure, band_gap, band_path, group_velocities
+from ase_deeph.band_derivatives import group_velocities
+from ase_deeph.bands import as_band_structure, band_gap, band_path
 from ase_deeph.eigen import solve
 from ase_deeph.matrix import RealSpaceMatrix
 from tests.invariants import GENERIC

@@ -5,8 +5,10 @@ import pytest
 from ase.build import graphene
 
 from ase_deeph.basis import OrbitalBasis, SpeciesBasis
+from ase_deeph.eigen import spinor_overlap
 from ase_deeph.matrix import RealSpaceMatrix, gauge_shift
 from ase_deeph.pairs import AtomPairs
+from tests.systems import random_crystal
 
 BASIS = OrbitalBasis({"C": SpeciesBasis((0, 1), 4), "B": SpeciesBasis((0,), 3)})
 
@@ -114,3 +116,20 @@ def test_wrong_sizes(hamiltonian):
         RealSpaceMatrix(BASIS, hamiltonian.pairs, hamiltonian.atoms, hamiltonian.entries[:-1])
     with pytest.raises(ValueError, match="three finite"):
         hamiltonian.at_k([0.0, 0.0])
+
+
+@pytest.mark.parametrize("chunk", [4_000_000, 1], ids=["dense", "sparse"])
+@pytest.mark.parametrize("spin", ["none", "collinear", "spinor"])
+def test_many_k_at_once(chunk: int, spin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All k in one product, by either route, as one k after the other."""
+    monkeypatch.setattr("ase_deeph.bloch._CHUNK", chunk)
+    h, s = random_crystal(3)
+    if spin == "collinear":
+        h = RealSpaceMatrix(
+            h.basis, h.pairs, h.atoms, np.stack([h.entries, s.on(h.pairs).entries]), "collinear"
+        )
+    if spin == "spinor":
+        h = spinor_overlap(h) * (1.0 + 0.5j)
+    kpts = np.random.default_rng(0).uniform(-1, 1, (5, 3))
+    for k, together in zip(kpts, h.at_each_k(kpts), strict=True):
+        np.testing.assert_allclose(together, h.at_k(k), atol=1e-12)

@@ -76,7 +76,7 @@ def run_fit(args: argparse.Namespace) -> None:
             f"{result.model_path}: {result.reason} ({result.epochs} epochs, {result.seconds:.0f} s, "
             f"{result.structures_per_second:.3g} structures/s, host wait {100 * result.host_wait:.1f} %, "
             f"peak memory {result.peak_memory / 2**30:.2f} GiB)\n"
-            f"MAE of H: {result.errors.gauge_fixed:.3f} meV gauge-fixed, {result.errors.raw:.3f} meV raw\n"
+            f"{result.errors}\n"
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from trainers.config import TrainingConfig
 from trainers.experiment import Experiment
 from trainers.fit import FitResult, Progress, Trainer, prepared, running
+from trainers.phases import hamiltonian_phase, trains_hamiltonian_first
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ def fit_committee(
     ------
     ValueError, KeyError, OSError : see fit.
     """
+    if trains_hamiltonian_first(config):
+        hamiltonian_phase(config)
     with running(config):
         return train_members(prepared(config, bar), resume=resume, bar=bar)
 

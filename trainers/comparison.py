@@ -11,6 +11,7 @@ import numpy as np
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.matrix import RealSpaceMatrix, gauge_shift
+from trainers.energy_evaluation import EnergyComparison
 
 WINDOW = 3.0
 """Levels and the density of states are compared within this many eV of the reference's Fermi level."""
@@ -207,7 +208,7 @@ class Comparison:
     """Everything measured on one structure; small, so that thousands fit in memory.
 
     `spread` is the root mean square over entries of the committee's standard deviation in eV, None for one model;
-    `rms` that of the gauge-fixed error.
+    `rms` that of the gauge-fixed error; `energy` is None where model or reference has no energy and forces.
     """
 
     name: str
@@ -222,6 +223,7 @@ class Comparison:
     spectrum: Spectrum
     own_overlap: dict[str, float] | None = None
     spread: float | None = None
+    energy: EnergyComparison | None = None
 
     @property
     def family(self) -> str:
@@ -245,6 +247,7 @@ class Comparison:
             "dos_error_percent": self.spectrum.dos_error,
             **({f"own_overlap_{k}": v for k, v in self.own_overlap.items()} if self.own_overlap else {}),
             **({} if self.spread is None else {"spread_meV": 1e3 * self.spread}),
+            **({} if self.energy is None else self.energy.to_dict()),
         }
 
 

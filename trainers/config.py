@@ -12,10 +12,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ase_deeph.network.config import NetworkConfig
+from ase_deeph.network.energy_config import EnergyConfig
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _listed(values: Any) -> Any:
+    """Where one path may stand for a list of one."""
+    if not isinstance(values, Mapping):
+        return values
+    return {k: (v,) if k in ("train", "validation") and isinstance(v, str) else v for k, v in values.items()}
 
 
 class DataConfig(_Section):
@@ -38,12 +46,7 @@ class DataConfig(_Section):
     @classmethod
     def _one_or_many(cls, values: Any) -> Any:
         """`train = "folder"` is short for `train = ["folder"]`."""
-        if isinstance(values, Mapping):
-            values = {
-                k: (v,) if k in ("train", "validation") and isinstance(v, str) else v
-                for k, v in values.items()
-            }
-        return values
+        return _listed(values)
 
 
 class LossConfig(_Section):
@@ -137,6 +140,51 @@ class RunConfig(_Section):
         return self
 
 
+class PotentialConfig(_Section):
+    """[potential]: an energy head on the Hamiltonian network; energies, forces and stresses it learns from.
+
+    H is never changed by it.  What is None is taken from [data], [optimizer] and [training].
+    """
+
+    hamiltonian: Literal["frozen", "first"] = "frozen"
+    """"frozen": that of [training] start_from; "first": trained before the head, by the rest of this config."""
+    energy_weight: float = Field(1.0, ge=0)
+    force_weight: float = Field(1.0, ge=0)
+    stress_weight: float = Field(0.1, ge=0)
+    """Weights of the terms of the loss (see energy_step.py); all are in units of the training set's RMS force."""
+    cutoff: float = EnergyConfig.cutoff
+    backbone_blocks: int = EnergyConfig.backbone_blocks
+    l_max: int = EnergyConfig.l_max
+    channels: int = EnergyConfig.channels
+    n_blocks: int = EnergyConfig.n_blocks
+    n_radial: int = EnergyConfig.n_radial
+    hidden: int = EnergyConfig.hidden
+    train: tuple[str, ...] | None = Field(None, min_length=1)
+    validation: tuple[str, ...] | None = None
+    learning_rate: float | None = Field(None, gt=0)
+    epochs: int | None = Field(None, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    batch: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_or_many(cls, values: Any) -> Any:
+        """`train = "folder"` is short for `train = ["folder"]`."""
+        return _listed(values)
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> PotentialConfig:
+        if not self.energy_weight + self.force_weight > 0:
+            raise ValueError("expected energy_weight or force_weight above 0, received 0 for both")
+        _ = self.energy_config
+        return self
+
+    @property
+    def energy_config(self) -> EnergyConfig:
+        """The architecture."""
+        return EnergyConfig(**{f.name: getattr(self, f.name) for f in fields(EnergyConfig)})
+
+
 class TrainingConfig(_Section):
     """A whole config.toml."""
 
@@ -147,6 +195,7 @@ class TrainingConfig(_Section):
     loss: LossConfig = Field(default_factory=lambda: LossConfig.model_validate({}))
     optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig.model_validate({}))
     training: RunConfig
+    potential: PotentialConfig | None = None
     folder: str = Field(".", exclude=True)
     """Folder of the config file."""
 
@@ -170,6 +219,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "loss": LossConfig,
     "optimizer": OptimizerConfig,
     "training": RunConfig,
+    "potential": PotentialConfig,
 }
 
 

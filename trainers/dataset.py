@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -113,15 +113,17 @@ class Batches:
     accumulate : batches per update.
     devices : what shares a batch.
     chosen : positions of the structures in use; None for all. The shapes are always those of the whole set.
+    pad : (structures, shape, n) -> a batch of that shape with room for n of them; that of H by default.
     """
 
-    structures: Sequence[Structure]
+    structures: Sequence[Any]
     batch_size: int = 1
     max_shapes: int = 4
     levels_per_step: int = 24
     accumulate: int = 1
     devices: Devices = field(default_factory=Devices)
     chosen: tuple[int, ...] | None = None
+    pad: Callable[[Sequence[Any], Shape, int], Any] | None = None
 
     @cached_property
     def _shapes(self) -> tuple[list[Shape], np.ndarray]:
@@ -193,11 +195,11 @@ class Batches:
         """One device's part, perhaps empty, in the shape of the structure `like`."""
         present = [self.structures[m] for m in members]
         shape = self.shapes_of([like])
-        padded = pad_batch(present or [self.structures[like]], shape, self._part)
+        padded = (self.pad or pad_batch)(present or [self.structures[like]], shape, self._part)
         if not present:
             padded = replace(padded, weight=np.zeros_like(padded.weight))
         padded = replace(padded, total=np.asarray(total, dtype=padded.weight.dtype))
-        states = [s.states for s in present or [self.structures[like]]]
+        states = [getattr(s, "states", None) for s in present or [self.structures[like]]]
         if seeds is None or any(s is None for s in states):
             return padded
         rngs = [np.random.default_rng([*seeds, 1, m]) for m in members or [like]]

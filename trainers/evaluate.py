@@ -25,6 +25,7 @@ from trainers.comparison import (
     residuals,
     spectrum_errors,
 )
+from trainers.energy_evaluation import compare_energy
 from trainers.report_numbers import Report
 from trainers.report_tally import Tally
 from trainers.structures import read_dataset, structure_folders
@@ -80,6 +81,7 @@ def compare(
         spectrum=spectrum,
         own_overlap=own,
         spread=None if spread is None else _rms(spread),
+        energy=compare_energy(data, committee.members),
     )
 
 

@@ -15,11 +15,14 @@ import numpy as np
 
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.model import HamiltonianModel
-from ase_deeph.network import Network, build_network
+from ase_deeph.network import build_network
 from trainers.config import TrainingConfig
 from trainers.dataset import Batches, split
 from trainers.devices import Devices, choose_devices
+from trainers.domain import training_domain
 from trainers.levels import LevelStates, level_states
+from trainers.log import HAMILTONIAN_LOG, LogFormat
+from trainers.metrics import MatrixErrors
 from trainers.provenance import describe_data, package_versions
 from trainers.step import Steps
 from trainers.structures import Structure, dataset_basis, fingerprint, load_structures, read_dataset
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 Progress = Callable[[Iterable, str], Iterable]
 
 _FREE_TO_CHANGE = {"output", "name", "training"}
+_BUDGET = {"epochs", "max_minutes"}
 _FIXED_IN_TRAINING = {
     "batch",
     "accumulate",
@@ -49,7 +53,7 @@ class Experiment:
     ----------
     config : the checked config.
     basis : orbitals, with radial functions where the dataset has them.
-    network : the architecture on that basis.
+    network : the architecture on that basis: a Network (energy_experiment.py has another).
     train, validation : batches; validation is the training set itself where nothing is held out.
     held_out : whether validation structures are apart from the training ones.
     start : parameters and statistics of the model to continue from, or None.
@@ -59,7 +63,7 @@ class Experiment:
 
     config: TrainingConfig
     basis: OrbitalBasis
-    network: Network
+    network: Any
     train: Batches
     validation: Batches
     held_out: bool
@@ -72,6 +76,39 @@ class Experiment:
         """Fresh compiled steps."""
         remat = self.config.training.remat is True
         return Steps(self.network, self.config.loss, self.config.optimizer, self.devices, remat)
+
+    @property
+    def log_format(self) -> LogFormat:
+        """What the log of a run holds."""
+        return HAMILTONIAN_LOG
+
+    def errors(self, sums: np.ndarray) -> Any:
+        """The two errors of a set, from the rows that a step returns."""
+        return MatrixErrors.from_sums(sums)
+
+    def errors_of(self, numbers: tuple[float, float]) -> Any:
+        """The same from the two numbers."""
+        return MatrixErrors(*numbers)
+
+    def score(self, numbers: tuple[float, float]) -> float:
+        """What the best model has least of."""
+        return numbers[1] if self.config.loss.gauge == "free" else numbers[0]
+
+    def model(
+        self, params: Mapping[str, Any], statistics: Mapping[str, Any], **measured: Any
+    ) -> HamiltonianModel:
+        """The model of some parameters, with its provenance."""
+        return HamiltonianModel(
+            config=self.config.network_config,
+            basis=self.basis,
+            params=params,
+            statistics=dict(statistics),
+            provenance=self.provenance(domain=training_domain(self), **measured),
+        )
+
+    def empty_statistics(self) -> Mapping[str, Any]:
+        """Arrays of the shapes of `statistics`."""
+        return self.network.empty_statistics()
 
     @property
     def _transfers(self) -> bool:
@@ -101,6 +138,8 @@ class Experiment:
         """SHA-256 of what must be equal for a resumed run to equal an uninterrupted one."""
         values = self.config.model_dump(exclude_defaults=True)
         kept: dict[str, Any] = {k: v for k, v in values.items() if k not in _FREE_TO_CHANGE}
+        if "potential" in kept:
+            kept["potential"] = {k: v for k, v in kept["potential"].items() if k not in _BUDGET}
         kept["training"] = {k: v for k, v in values.get("training", {}).items() if k in _FIXED_IN_TRAINING}
         kept["data_fingerprint"] = self.data_fingerprint
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

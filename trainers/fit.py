@@ -15,15 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ase_deeph.compilation_cache import compilation_cache
-from ase_deeph.model import HamiltonianModel
 from trainers import memory
 from trainers.config import TrainingConfig
 from trainers.devices import from_first_process
-from trainers.domain import training_domain
+from trainers.energy_experiment import prepare_energy
 from trainers.experiment import Experiment, prepare
 from trainers.folder import RunFolder
-from trainers.metrics import MatrixErrors
 from trainers.optimizer import schedule
+from trainers.phases import hamiltonian_phase, head_phase, trains_hamiltonian_first
 from trainers.standing import EpochSums, FitResult, Standing
 from trainers.step import Steps, TrainState
 
@@ -50,7 +49,7 @@ class Trainer:
         self, experiment: Experiment, bar: Progress | None = None, *, steps: Steps | None = None
     ) -> None:
         self.experiment, self.config, self.bar = experiment, experiment.config, bar
-        self.folder = RunFolder(self.config.output_folder)
+        self.folder = RunFolder(self.config.output_folder, experiment.log_format)
         self.steps: Steps = steps or experiment.steps
         self.standing = Standing()
         self.statistics: Mapping[str, Any] = {}
@@ -75,7 +74,7 @@ class Trainer:
         seconds = max(self.training_seconds, 1e-9)
         result = FitResult(
             model_path=self.folder.model_path,
-            errors=MatrixErrors(self.standing.best_raw, self.standing.best_fixed),
+            errors=self.experiment.errors_of((self.standing.best_raw, self.standing.best_fixed)),
             final_loss=self.standing.last_loss,
             epochs=self.standing.epoch,
             seconds=self.standing.seconds,
@@ -107,7 +106,7 @@ class Trainer:
         if not there:
             self.statistics = replicate(dict(self.experiment.statistics()))
             return
-        self.statistics = replicate(dict(self.experiment.network.empty_statistics()))
+        self.statistics = replicate(dict(self.experiment.empty_statistics()))
         tree = self.folder.restore(self._tree())
         if tree["identity"].tobytes() != self._identity().tobytes():
             raise ValueError(
@@ -251,41 +250,39 @@ class Trainer:
         left = f", ETA {_clock(self._elapsed() * (1 - fraction) / fraction)}" if fraction > 1e-3 else ""
         return f"epoch {number + 1}{total}{best}{left}"
 
-    def validate(self) -> MatrixErrors:
+    def validate(self) -> Any:
         """Errors of the averaged parameters on the validation set."""
         assert self.state is not None
         sums = [
             np.asarray(self.steps.measure(self.state.average, self.statistics, batch)[1], dtype=float)
             for _, batch in self.experiment.validation.in_order()
         ]
-        return MatrixErrors.from_sums(np.concatenate(sums))
+        return self.experiment.errors(np.concatenate(sums))
 
-    def _judge(self, errors: MatrixErrors) -> bool:
+    def _judge(self, errors: Any) -> bool:
         """Keep the averaged parameters when they are the best so far."""
         assert self.state is not None
-        value = errors.gauge_fixed if self.config.loss.gauge == "free" else errors.raw
+        raw, fixed = errors.numbers
+        value = self.experiment.score(errors.numbers)
         if not value < self.standing.best:
             self.standing.stale += 1
             return False
-        self.standing = replace(
-            self.standing, best=value, best_raw=errors.raw, best_fixed=errors.gauge_fixed, stale=0
-        )
+        self.standing = replace(self.standing, best=value, best_raw=raw, best_fixed=fixed, stale=0)
         self.best = jax.tree.map(np.array, self.state.average)
         return True
 
-    def _write_row(self, number: int, seen: EpochSums, errors: MatrixErrors | None) -> None:
+    def _write_row(self, number: int, seen: EpochSums, errors: Any) -> None:
         assert self.state is not None
-        running = MatrixErrors.from_sums(np.concatenate(seen.sums))
+        running, names = self.experiment.errors(np.concatenate(seen.sums)), self.folder.kind.errors
+        found = errors.numbers if errors else (math.nan, math.nan)
         row = {
             "epoch": number,
             "steps": float(np.asarray(self.state.steps)),
             "seconds": self.standing.seconds,
             "learning_rate": seen.rate,
             "train_loss": self.standing.last_loss,
-            "train_mae_raw_mev": running.raw,
-            "train_mae_gauge_fixed_mev": running.gauge_fixed,
-            "validation_mae_raw_mev": errors.raw if errors else math.nan,
-            "validation_mae_gauge_fixed_mev": errors.gauge_fixed if errors else math.nan,
+            **{f"train_{name}": value for name, value in zip(names, running.numbers, strict=True)},
+            **{f"validation_{name}": value for name, value in zip(names, found, strict=True)},
             "gradient_norm": float(np.median(seen.norms)),
             "structures_per_second": seen.structures / max(seen.seconds, 1e-9),
             "host_wait_percent": 100.0 * seen.waited / max(seen.seconds, 1e-9),
@@ -293,30 +290,24 @@ class Trainer:
         }
         self.folder.append(row)
         log.info(
-            "epoch %d: loss %.4e, MAE %.3f meV gauge-fixed (%.3f raw), validation %.3f (%.3f), %.0f s",
-            number + 1, row["train_loss"], running.gauge_fixed, running.raw,
-            row["validation_mae_gauge_fixed_mev"], row["validation_mae_raw_mev"], self.standing.seconds,
+            "epoch %d: loss %.4e, %s; validation %s, %.0f s",
+            number + 1, row["train_loss"], running, errors or "not measured", self.standing.seconds,
         )  # fmt: skip
 
     def _save_model(self, finished: str = "") -> None:
         """Write the best averaged parameters as a model file, with their provenance."""
+        numbers = (self.standing.best_raw, self.standing.best_fixed)
         errors = {
-            "mae_raw_meV": self.standing.best_raw,
-            "mae_gauge_fixed_meV": self.standing.best_fixed,
+            **dict(zip(self.folder.kind.json_names, map(_json_number, numbers), strict=True)),
             "set": "validation" if self.experiment.held_out else "training",
         }
-        model = HamiltonianModel(
-            config=self.config.network_config,
-            basis=self.experiment.basis,
-            params=self.best,
-            statistics=jax.tree.map(np.asarray, self.statistics),
-            provenance=self.experiment.provenance(
-                domain=training_domain(self.experiment),
-                errors={name: _json_number(value) for name, value in errors.items()},
-                epochs=self.standing.epoch,
-                seconds=round(self.standing.seconds, 1),
-                finished=finished or "still training",
-            ),
+        model = self.experiment.model(
+            self.best,
+            jax.tree.map(np.asarray, self.statistics),
+            errors=errors,
+            epochs=self.standing.epoch,
+            seconds=round(self.standing.seconds, 1),
+            finished=finished or "still training",
         )
         self.folder.write_model(model)
 
@@ -340,8 +331,13 @@ def running(config: TrainingConfig) -> Iterator[None]:
 
 
 def prepared(config: TrainingConfig, bar: Progress | None = None) -> Experiment:
-    """The experiment of a config, described in the log."""
-    experiment = prepare(config) if bar is None else prepare(config, bar)
+    """The experiment of a config (of its first phase where there are two), described in the log."""
+    make: Callable[..., Experiment] = prepare
+    if trains_hamiltonian_first(config):
+        config = hamiltonian_phase(config)
+    elif config.potential is not None:
+        make, config = prepare_energy, head_phase(config)
+    experiment = make(config) if bar is None else make(config, bar)
     train = experiment.train
     log.info(
         "%d training and %d validation structures; shapes (atoms, pairs, near) %s, %.0f %% padding",
@@ -370,4 +366,8 @@ def fit(config: TrainingConfig, *, resume: bool = False, bar: Progress | None = 
             f"[training] committee = {config.training.committee}: fit trains one model; call fit_committee"
         )
     with running(config):
-        return Trainer(prepared(config, bar), bar).run(resume=resume)
+        result = Trainer(prepared(config, bar), bar).run(resume=resume)
+        if not trains_hamiltonian_first(config):
+            return result
+        log.info("%s; %s", result.model_path, result.errors)
+        return Trainer(prepared(head_phase(config), bar), bar).run(resume=resume)

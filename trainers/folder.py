@@ -13,7 +13,7 @@ import numpy as np
 from ase_deeph.model import HamiltonianModel
 from trainers.checkpoint import Checkpoints
 from trainers.devices import from_first_process, is_first_process
-from trainers.log import TrainingLog, plot_learning_curve
+from trainers.log import HAMILTONIAN_LOG, LogFormat, TrainingLog, plot_learning_curve
 
 
 class RunFolder:
@@ -22,10 +22,11 @@ class RunFolder:
     Parameters
     ----------
     path : made when the run starts.
+    kind : what the log holds.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, kind: LogFormat = HAMILTONIAN_LOG) -> None:
+        self.path, self.kind = path, kind
         self.checkpoints = Checkpoints(path / "checkpoints")
         self.log: TrainingLog | None = None
 
@@ -51,7 +52,7 @@ class RunFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 for unfinished in self.path.glob(".model.h5.*.part"):
                     unfinished.unlink()
-                self.log = TrainingLog(self.path / "log.csv", epoch)
+                self.log = TrainingLog(self.path / "log.csv", epoch, self.kind.columns)
 
     def append(self, row: Mapping[str, float]) -> None:
         """A row of the log."""
@@ -75,7 +76,7 @@ class RunFolder:
         """The learning curve."""
         if self.log is not None:
             with self.writing("learning_curve.png"):
-                plot_learning_curve(self.log.path, self.path / "learning_curve.png")
+                plot_learning_curve(self.log.path, self.path / "learning_curve.png", self.kind)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:

@@ -35,6 +35,14 @@ class MatrixErrors:
     raw: float
     gauge_fixed: float
 
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """Both, in the order of the log's columns."""
+        return self.raw, self.gauge_fixed
+
+    def __str__(self) -> str:
+        return f"MAE of H: {self.gauge_fixed:.3f} meV gauge-fixed, {self.raw:.3f} meV raw"
+
     @classmethod
     def from_sums(cls, sums: np.ndarray) -> MatrixErrors:
         """From (n, 3) rows of error_sums."""

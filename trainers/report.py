@@ -21,7 +21,7 @@ from ase_deeph.pretrained import find
 from trainers import plots, report_figures
 from trainers import report_page as html
 from trainers.comparison import DOS_WIDTH, WINDOW, Comparison
-from trainers.log import read_log
+from trainers.log import is_of_head, read_log
 from trainers.provenance import package_versions
 from trainers.report_numbers import Report
 
@@ -31,7 +31,7 @@ Bands = Mapping[str, tuple[Comparison, tuple[ElectronicStructure, ElectronicStru
 
 
 def learning_logs(models: Sequence[Any], logs: Sequence[str | Path]) -> dict[str, list[dict[str, float]]]:
-    """Rows of the training logs by name: those given, else every log.csv beside a model's file.
+    """Rows of the training logs of H by name: those given, else every log.csv beside a model's file.
 
     Raises
     ------
@@ -39,7 +39,8 @@ def learning_logs(models: Sequence[Any], logs: Sequence[str | Path]) -> dict[str
     """
     if not logs:
         files = [find(m) for m in models if isinstance(m, (str, Path))]
-        beside = [f.parent / LOG for f in files if (f.parent / LOG).is_file()]
+        found = [f.parent / LOG for f in files if (f.parent / LOG).is_file()]
+        beside = [log for log in found if not is_of_head(log)]
         return {name: rows for name, rows in _read_logs(dict.fromkeys(beside)).items() if rows}
     curves = _read_logs([Path(path) for path in logs])
     for name, rows in curves.items():
@@ -132,7 +133,8 @@ def _write(path: Path, content: bytes) -> None:
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     return stream.getvalue().encode()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainers.comparison import Comparison, LevelErrors, Sums
+from trainers.energy_evaluation import pooled_energies
 from trainers.report_tally import Tally, rank_correlation
 
 
@@ -70,6 +71,7 @@ class Report:
             "dos_error_percent": _mean_and_worst([c.spectrum.dos_error for c in self.comparisons]),
             "own_overlap": self._own_overlap(),
             "calibration": self._calibration(),
+            "energy": pooled_energies([(c.n_atoms, c.energy) for c in self.comparisons]),
             **self._tables(),
             "structures": [c.to_dict() for c in self.comparisons],
         }
@@ -151,7 +153,22 @@ class Report:
                 f"  committee of {self.n_members}: rank correlation of spread and error, structures "
                 f"{'unknown' if rank is None else f'{rank:.2f}'}"
             )
+        if d["energy"]:
+            lines += _energy_lines(d["energy"])
         return "\n".join([*lines, f"  worst structure: {worst.name}"])
+
+
+def _energy_lines(energy: dict[str, float]) -> list[str]:
+    """Errors of the energy head, meV per atom and meV/Å."""
+    lines = []
+    if "energy_mae_meV_per_atom" in energy:
+        mae, worst = energy["energy_mae_meV_per_atom"], energy["energy_worst_meV_per_atom"]
+        lines.append(f"  {'energy, MAE, meV per atom':<31}  {mae:8.2f} {worst:8.2f}")
+    if "force_mae_meV_per_A" in energy:
+        mae, worst = energy["force_mae_meV_per_A"], energy["force_worst_structure_meV_per_A"]
+        size = energy["mean_abs_force_meV_per_A"]
+        lines.append(f"  {'forces, MAE, meV/Å':<31}  {mae:8.2f} {worst:8.2f} (mean force {size:.0f})")
+    return lines
 
 
 def _mean_and_worst(values: Sequence[float]) -> dict[str, float]:

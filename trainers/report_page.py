@@ -164,7 +164,34 @@ def summary(metrics: Mapping[str, Any]) -> str:
                 f"levels, RMS, with S from its radial functions; max |ΔS| {own['max_error']:.1e}",
             )
         )
+    rows += _energy_rows(metrics.get("energy") or {})
     return table(("quantity", "all", "worst structure", "how it is measured"), rows, text=(0, 3))
+
+
+def _energy_rows(energy: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
+    """Of the energy head, where model and data have energies and forces."""
+    rows = []
+    if "energy_mae_meV_per_atom" in energy:
+        rows.append(
+            (
+                "energy (meV per atom)",
+                number(energy["energy_mae_meV_per_atom"]),
+                number(energy["energy_worst_meV_per_atom"]),
+                "mean |error| over structures; "
+                f"{number(energy['energy_mae_without_mean_meV_per_atom'])} after the best common shift",
+            )
+        )
+    if "force_mae_meV_per_A" in energy:
+        rows.append(
+            (
+                "forces (meV/Å)",
+                number(energy["force_mae_meV_per_A"]),
+                number(energy["force_worst_structure_meV_per_A"]),
+                "mean |error| over components; mean |component| of the reference is "
+                f"{number(energy['mean_abs_force_meV_per_A'])} meV/Å",
+            )
+        )
+    return rows
 
 
 def _gap_row(gap: Mapping[str, Any], n: int) -> tuple[str, str, str, str]:

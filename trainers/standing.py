@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from trainers.energy_metrics import EnergyErrors
 from trainers.metrics import MatrixErrors
 
 
@@ -20,7 +21,7 @@ class FitResult:
     Parameters
     ----------
     model_path : the model file with the best averaged parameters.
-    errors : of that model on the validation set, meV.
+    errors : of that model on the validation set.
     final_loss : mean training loss of the last epoch.
     epochs, seconds : used, over all resumes.
     n_compilations : of the training step, in this process.
@@ -31,7 +32,7 @@ class FitResult:
     """
 
     model_path: Path
-    errors: MatrixErrors
+    errors: MatrixErrors | EnergyErrors
     final_loss: float
     epochs: int
     seconds: float
@@ -44,7 +45,10 @@ class FitResult:
 
 @dataclass
 class Standing:
-    """Where a run stands between epochs; goes into the checkpoint as numbers."""
+    """Where a run stands between epochs; goes into the checkpoint as numbers.
+
+    best_raw and best_fixed are the two errors of the best model, of whatever kind.
+    """
 
     epoch: int = 0
     seconds: float = 0.0

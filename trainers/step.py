@@ -17,7 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from ase_deeph.network import Network
-from trainers.config import LossConfig, OptimizerConfig
+from trainers.config import OptimizerConfig
 from trainers.dataset import Batch
 from trainers.devices import Devices
 from trainers.levels import level_losses, level_shifts
@@ -45,14 +45,14 @@ class Steps:
     Parameters
     ----------
     network : a network with init and apply.
-    loss : what is minimised.
+    loss : what is minimised (of H here; energy_step.py has another).
     optimizer : how.
     devices : what shares a batch.
     remat : compute the network's intermediate values again on the way back instead of keeping them.
     """
 
-    network: Network
-    loss: LossConfig
+    network: Any
+    loss: Any
     optimizer: OptimizerConfig
     devices: Devices = field(default_factory=Devices)
     remat: bool = False
@@ -77,8 +77,8 @@ class Steps:
         return rematerialised(self.network, self.remat)(params, dict(statistics), graph)
 
     def batch_loss(
-        self, params: Mapping[str, Any], statistics: Mapping[str, Any], batch: Batch
-    ) -> tuple[Float[Array, ""], Float[Array, "n 3"]]:
+        self, params: Mapping[str, Any], statistics: Mapping[str, Any], batch: Any
+    ) -> tuple[Float[Array, ""], Float[Array, "n sums"]]:
         """This batch' part of the mean loss over the structures of the update, and the error sums of each."""
         n = batch.weight.shape[0]
         graph = jax.tree.map(jnp.asarray, batch.graph)

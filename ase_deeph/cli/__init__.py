@@ -23,6 +23,7 @@ VERBS = {
     "dos": "density of states, as a picture, JSON or CSV",
     "fermi": "Fermi level, gap and electron count of a structure",
     "predict": "H(R) and S(R) of a structure, in the DeepH format",
+    "md": "molecular dynamics with gap, Fermi level and more of each frame",
     "transport": "transmission of a device between leads, as a table and a picture",
     "models": "the named models, and where each comes from",
     "dataset": "generate reference DFT data",

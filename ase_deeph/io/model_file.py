@@ -2,7 +2,8 @@
 
 Layout (format version 1): attributes `format`, `version`, `config` and `provenance` (JSON), `checksum`
 (SHA-256 of all arrays); groups `parameters` and `statistics` (nested as the dictionaries are, float32) and
-`basis` (see basis_file.py).
+`basis` (see basis_file.py).  An energy head, where there is one, is the group `head` with groups of the same two
+names, attributes `config` and `reference` (JSON) and a `checksum` of its own, so that older versions read the rest.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ase_deeph.io.basis_file import read_basis, write_basis
 
 FORMAT = "ase_deeph Hamiltonian model"
 FORMAT_VERSION = 1
+_TREES = ("parameters", "statistics")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -48,6 +50,23 @@ def _checksum(trees: Mapping[str, Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
+def _write_trees(group: h5py.Group, trees: Mapping[str, Mapping[str, Any]]) -> None:
+    """Nested dicts of arrays, and their checksum."""
+    group.attrs["checksum"] = _checksum(trees)
+    for name, tree in trees.items():
+        for where, array in _flat(tree, name):
+            options = {"compression": "gzip", "shuffle": True} if array.size > 64 else {}
+            group.create_dataset(where, data=array, **options)
+
+
+def _read_trees(group: h5py.Group, path: Path) -> dict[str, Any]:
+    """The inverse; ValueError when an array was altered."""
+    trees = {name: _nested(group[name]) for name in _TREES}
+    if _checksum(trees) != group.attrs["checksum"]:
+        raise ValueError(f"model file {path} is damaged: its arrays do not match its checksum; copy it again")
+    return trees
+
+
 def write_model(
     path: str | Path,
     *,
@@ -56,10 +75,15 @@ def write_model(
     statistics: Mapping[str, Any],
     basis: OrbitalBasis,
     provenance: Mapping[str, Any],
+    head: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model file: into a temporary file beside it, then renamed, so that no half file is ever seen.
 
     HDF5 builds it in memory, for on a full disk HDF5 itself may crash the process.
+
+    Parameters
+    ----------
+    head : config, reference, parameters and statistics of an energy head; None for none.
 
     Raises
     ------
@@ -73,12 +97,13 @@ def write_model(
         file.attrs["format"], file.attrs["version"] = FORMAT, FORMAT_VERSION
         file.attrs["config"] = json.dumps(dict(config))
         file.attrs["provenance"] = json.dumps(dict(provenance))
-        file.attrs["checksum"] = _checksum(trees)
-        for name, tree in trees.items():
-            for where, array in _flat(tree, name):
-                options = {"compression": "gzip", "shuffle": True} if array.size > 64 else {}
-                file.create_dataset(where, data=array, **options)
+        _write_trees(file, trees)
         write_basis(file.create_group("basis"), basis)
+        if head is not None:
+            group = file.create_group("head")
+            group.attrs["config"] = json.dumps(dict(head["config"]))
+            group.attrs["reference"] = json.dumps(dict(head["reference"]))
+            _write_trees(group, {name: head[name] for name in _TREES})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as raw:
@@ -123,12 +148,15 @@ def _read_open(file: h5py.File, path: Path) -> dict[str, Any]:
             f"model file {path} has format version {version}, newer than the {FORMAT_VERSION} that this version "
             "of ase_deeph reads; upgrade ase-deeph"
         )
-    trees = {name: _nested(file[name]) for name in ("parameters", "statistics")}
-    if _checksum(trees) != file.attrs["checksum"]:
-        raise ValueError(f"model file {path} is damaged: its arrays do not match its checksum; copy it again")
+    head = None
+    if "head" in file:
+        group = file["head"]
+        head = {name: json.loads(group.attrs[name]) for name in ("config", "reference")}
+        head |= _read_trees(group, path)
     return {
         "config": json.loads(file.attrs["config"]),
         "provenance": json.loads(file.attrs["provenance"]),
         "basis": read_basis(file["basis"]),
-        **trees,
+        "head": head,
+        **_read_trees(file, path),
     }

@@ -51,19 +51,11 @@ class Network:
 
     def init(self, seed: int) -> Parameters:
         """Fresh parameters: nested dicts with string keys, float32 leaves."""
-        return _with_string_keys(nnx.to_pure_dict(nnx.split(self._module(seed))[1]))
+        return with_string_keys(nnx.to_pure_dict(nnx.split(self._module(seed))[1]))
 
     def check(self, params: Mapping[str, Any]) -> None:
         """ValueError unless the parameters have the names and shapes of this network."""
-        expected = _shapes(_with_string_keys(nnx.to_pure_dict(self._split[1])))
-        received = _shapes(params)
-        wrong = sorted(set(expected.items()) ^ set(received.items()))
-        if wrong:
-            name = wrong[0][0]
-            raise ValueError(
-                f"parameters: {name} has shape {received.get(name, 'none')}, the network of this version expects "
-                f"{expected.get(name, 'no such parameter')}; the model was made by another version, train it again"
-            )
+        check_parameters(self._split, params)
 
     def empty_statistics(self) -> Statistics:
         """Zero means and unit scales."""
@@ -82,12 +74,8 @@ class Network:
         With remat a gradient computes the inside of each block twice instead of keeping it.
         """
         graph = jax.tree.map(jnp.asarray, graph)
-        dtype = graph.vectors.dtype
-        graphdef, abstract = self._split
-        values = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=dtype), dict(params))
-        nnx.replace_by_pure_dict(abstract, nnx.restore_int_paths(values))
         with jax.default_matmul_precision("highest"):
-            module = nnx.merge(graphdef, abstract)
+            module = merged(self._split, params, graph.vectors.dtype)
             hop, site, rotations = module(graph, remat=remat)
             hop, site = denormalised(
                 statistics,
@@ -100,6 +88,24 @@ class Network:
                 self.config.cutoff,
             )
             return self._blocks(graph, hop, site, rotations)
+
+    def features(
+        self, params: Mapping[str, Any], graph: CrystalGraph, n_blocks: int
+    ) -> Float[Array, "atoms components channels"]:
+        """Natural-parity features of the atoms after the first n_blocks blocks, in the precision of graph.vectors.
+
+        Raises
+        ------
+        ValueError : the architecture has no such blocks.
+        """
+        if self.config.kind != "elct" or n_blocks > self.config.n_blocks:
+            raise ValueError(
+                f"potential backbone_blocks = {n_blocks}: the Hamiltonian network ({self.config.kind}) has "
+                f"{self.config.n_blocks if self.config.kind == 'elct' else 0} blocks to read from; lower it"
+            )
+        graph = jax.tree.map(jnp.asarray, graph)
+        with jax.default_matmul_precision("highest"):
+            return merged(self._split, params, graph.vectors.dtype).features(graph, n_blocks)
 
     def _blocks(
         self, graph: CrystalGraph, hop: Array, site: Array, rotations: list[Array]
@@ -120,9 +126,30 @@ class Network:
         return mask & graph.pair_mask[:, None, None]
 
 
-def _with_string_keys(tree: Any) -> Any:
+def check_parameters(split: tuple[Any, Any], params: Mapping[str, Any]) -> None:
+    """ValueError unless the parameters have the names and shapes of a split module."""
+    expected, received = _shapes(with_string_keys(nnx.to_pure_dict(split[1]))), _shapes(params)
+    wrong = sorted(set(expected.items()) ^ set(received.items()))
+    if wrong:
+        name = wrong[0][0]
+        raise ValueError(
+            f"parameters: {name} has shape {received.get(name, 'none')}, the network of this version expects "
+            f"{expected.get(name, 'no such parameter')}; the model was made by another version, train it again"
+        )
+
+
+def merged(split: tuple[Any, Any], params: Mapping[str, Any], dtype: Any) -> Any:
+    """The module of a split one with these parameters, in a precision."""
+    graphdef, abstract = split
+    values = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype=dtype), dict(params))
+    nnx.replace_by_pure_dict(abstract, nnx.restore_int_paths(values))
+    return nnx.merge(graphdef, abstract)
+
+
+def with_string_keys(tree: Any) -> Any:
+    """Nested dicts whose keys are strings."""
     if isinstance(tree, Mapping):
-        return {str(key): _with_string_keys(value) for key, value in tree.items()}
+        return {str(key): with_string_keys(value) for key, value in tree.items()}
     return tree
 
 

@@ -15,10 +15,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ase_deeph.graph import CrystalGraph
-from ase_deeph.harmonics import edge_rotations
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.elct import safe_norm
 from ase_deeph.network.embedding import RadialPerceptron, envelope
+from ase_deeph.network.frames import edge_directions, frame_rotations
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.so2 import normal, weights
 
@@ -167,9 +167,7 @@ class E3(nnx.Module):
     def _irreps(self, graph: CrystalGraph) -> tuple[Array, Array, list[Array]]:
         config = self.config
         distance = safe_norm(graph.vectors)
-        north = jnp.array([0.0, 0.0, 1.0], dtype=graph.vectors.dtype)
-        safe = jnp.where(distance > 0, distance, 1.0)[:, None]
-        directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north[None])
+        directions = edge_directions(graph.vectors, distance)
         near = _Edges(graph, graph.near, graph.near_mask, directions, config, config.reach)
         every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
         hops = _Edges(graph, every, graph.pair_mask & ~graph.on_site, directions, config, config.cutoff)
@@ -187,7 +185,7 @@ class E3(nnx.Module):
         far = self._scalars(self.start_hop(hops.distance, hops.species_i, hops.species_j)).array
         far = far.at[graph.near].add(e.array * near.envelope[:, None])
         hidden = self.hop(x, e3nn.IrrepsArray(self.features, far), hops)
-        rotations = edge_rotations(config.l_max, directions)
+        rotations = frame_rotations(config.l_max, directions)
         hop = self._into_frames(self.hop_readout(hidden).array, rotations)
         return hop, self.site_readout(x).array, rotations
 

@@ -14,9 +14,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ase_deeph.graph import CrystalGraph
-from ase_deeph.harmonics import edge_rotations
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.embedding import RadialPerceptron, envelope
+from ase_deeph.network.frames import edge_directions, frame_rotations
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.nodes import DegreeLinear, FeedForward, Norm, degrees
 from ase_deeph.network.readout import HopReadout, SiteReadout, out_of_frames
@@ -165,27 +165,40 @@ class ELCT(nnx.Module):
         rest = (config.l_max + 1) ** 2 - config.l_max - 1
         return jnp.pad(top, ((0, 0), (0, rest), (0, config.pseudo_channels)))
 
+    def _frames(self, vectors: Float[Array, "edges 3"]) -> EdgeFrames:
+        """The frames of some edges."""
+        return EdgeFrames(frame_rotations(self.config.l_max, edge_directions(vectors, safe_norm(vectors))))
+
+    def _messages(
+        self, graph: CrystalGraph, near: _EdgeSet, n_blocks: int, remat: bool
+    ) -> tuple[Nodes, Edges]:
+        """Atoms and near edges after the first n_blocks blocks."""
+        channels = self.config.channels
+        e = self._axial(self.start(near.distance, near.species_i, near.species_j))
+        arrivals = near.frames.out(e * near.envelope[:, None, None], channels)
+        x = jax.ops.segment_sum(arrivals, near.i, graph.n_atoms) / _MEAN_NEIGHBOURS**0.5
+        x = x.at[:, 0, :channels].add(self.species[...][graph.species])
+        for n in range(n_blocks):
+            step = partial(self.blocks[n], edges=near)
+            x, e = (jax.checkpoint(step) if remat else step)(x, e)
+        return x, e
+
+    def features(self, graph: CrystalGraph, n_blocks: int) -> Nodes:
+        """Natural-parity features of the atoms after the first n_blocks blocks; only near pairs matter."""
+        frames = self._frames(graph.vectors[graph.near])
+        near = _EdgeSet(graph, graph.near, graph.near_mask, frames, self.config.reach)
+        return self._messages(graph, near, n_blocks, False)[0][:, :, : self.config.channels]
+
     def __call__(
         self, graph: CrystalGraph, *, remat: bool = False
     ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
         """(hopping irreps in edge frames, on-site irreps in the global frame, D_l of each pair)."""
         config = self.config
-        distance = safe_norm(graph.vectors)
-        safe = jnp.where(distance > 0, distance, 1.0)[:, None]
-        north = jnp.array([0.0, 0.0, 1.0], dtype=graph.vectors.dtype)
-        directions = jnp.where(distance[:, None] > 0, graph.vectors / safe, north[None])
-        frames = EdgeFrames(edge_rotations(config.l_max, directions))
+        frames = self._frames(graph.vectors)
         near = _EdgeSet(graph, graph.near, graph.near_mask, frames.subset(graph.near), config.reach)
         every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
         hops = _EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
-
-        e = self._axial(self.start(near.distance, near.species_i, near.species_j))
-        arrivals = near.frames.out(e * near.envelope[:, None, None], config.channels)
-        x = jax.ops.segment_sum(arrivals, near.i, graph.n_atoms) / _MEAN_NEIGHBOURS**0.5
-        x = x.at[:, 0, : config.channels].add(self.species[...][graph.species])
-        for block in self.blocks:
-            step = partial(block, edges=near)
-            x, e = (jax.checkpoint(step) if remat else step)(x, e)
+        x, e = self._messages(graph, near, config.n_blocks, remat)
 
         far = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
         far = far.at[graph.near].add(e * near.envelope[:, None, None])
