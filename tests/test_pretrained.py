@@ -12,7 +12,7 @@ from ase_deeph import DeepHCalculator
 from ase_deeph.cli.demo import band_errors, read_stored_bands
 from ase_deeph.harmonics import rotation_of_shells
 from ase_deeph.model import HamiltonianModel
-from ase_deeph.pretrained import default_name, demo_bands, find, load
+from ase_deeph.pretrained import default_name, demo_bands, find, load, named_models
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,17 @@ def _tube() -> Atoms:
     return atoms
 
 
-def test_small_and_with_its_provenance(model):
-    assert os.path.getsize(find()) <= 5e6
-    assert model.provenance["name"] == default_name()
-    assert {"recipe", "seeds", "engine", "versions", "training", "errors"} <= set(model.provenance)
+@pytest.mark.parametrize("name", [name for name, entry in named_models().items() if entry.ships])
+def test_small_and_with_its_provenance(name):
+    model = load(name)
+    assert os.path.getsize(find(name)) <= 5e6
+    assert model.provenance["name"] == name
+    assert {"recipe", "seeds", "engine", "versions", "training", "errors", "domain"} <= set(model.provenance)
+    assert model.domain.cutoff == model.cutoff
+
+
+def test_the_default_is_one_of_them():
+    assert named_models()[default_name()].ships
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-8), ("float32", 1e-4)])

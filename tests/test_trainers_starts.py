@@ -113,6 +113,7 @@ def test_a_committee_is_n_runs_that_differ_and_can_be_resumed(tmp_path: Path) ->
     results = train_members(experiment)
     assert [r.model_path.parent.name for r in results] == ["member-0", "member-1"]
     first, second = (read_model(r.model_path) for r in results)
+    assert first["provenance"]["domain"]["n_structures"] == 3
     assert not np.array_equal(first["parameters"]["layer"]["w"], second["parameters"]["layer"]["w"])
     alone = toy_config(tmp_path / "alone", epochs=4, committee_fraction=0.6, seed=8)
     part = replace(toy_experiment(alone), config=alone)

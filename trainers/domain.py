@@ -36,6 +36,8 @@ def _of_structure(structure: Structure, basis: OrbitalBasis, cutoff: float) -> T
 def training_domain(experiment: Experiment) -> dict[str, Any]:
     """The domain as JSON values: of the training structures, and of the model that training started from."""
     cutoff = experiment.config.network_config.cutoff
-    domain = structures_domain(experiment.train.structures, experiment.basis, cutoff)
+    train = experiment.train
+    seen = range(len(train.structures)) if train.chosen is None else train.chosen
+    domain = structures_domain((train.structures[n] for n in seen), experiment.basis, cutoff)
     before = experiment.start.domain if experiment.start is not None else None
     return (domain if before is None else domain | before).to_dict()
