@@ -224,3 +224,14 @@ def test_as_a_process(place: Path) -> None:
     assert "Fermi level" in done.stdout
     assert done.stderr == ""
     assert list((place / "cache").iterdir())
+
+
+def test_models_in_short_and_one_in_full(capsys):
+    assert main(["models"]) == 0
+    short = capsys.readouterr().out
+    assert "carbon-pbe (default)" in short
+    assert "silicon-pbe" in short
+    assert short.count("H_mae_gauge_fixed_meV") == 2
+    assert short.count("\n") < 40
+    assert main(["models", "silicon-pbe"]) == 0
+    assert "szp(loc.dzp)" in capsys.readouterr().out.split("recipe:")[1]

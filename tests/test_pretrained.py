@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import graphene, nanotube
+from ase.build import bulk, graphene, nanotube
 from scipy.spatial.transform import Rotation
 
 from ase_deeph import DeepHCalculator
@@ -82,3 +82,11 @@ def test_graphene_is_a_semimetal(model):
     at_k = structure.eigenvalues([[1 / 3, 1 / 3, 0]])[0, 0]
     assert abs(at_k[3] - at_k[4]) < 1e-3, "the Dirac point is degenerate by symmetry"
     assert abs(at_k[3] - atoms.calc.get_fermi_level()) < 0.02
+
+
+def test_silicon_has_the_gaps_of_its_dft():
+    """GPAW, szp(loc.dzp), the same mesh, a = 5.47 Å: 1.318 eV and, direct, 2.808 eV (a small basis' gaps)."""
+    calculator = DeepHCalculator("silicon-pbe", kpts=(8, 8, 8))
+    gap = calculator.get_electronic_structure(bulk("Si", "diamond", a=5.47)).band_gap()
+    assert float(gap) == pytest.approx(1.318, abs=0.02)
+    assert gap.direct == pytest.approx(2.808, abs=0.02)

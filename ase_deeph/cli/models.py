@@ -1,4 +1,4 @@
-"""`deeph models`: the named models, and where each comes from."""
+"""`deeph models`: the named models with their measured errors; of one model, where it comes from."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_ALWAYS = ("errors", "licence")
 _FIRST = ("name", "summary", "recipe", "seeds", "engine", "versions", "training", "errors")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, and the form of the output."""
-    parser.add_argument("model", nargs="?", metavar="MODEL", help="one model's name or file (default: all)")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="one model's name or file: its whole provenance (default: all models in short)",
+    )
     parser.add_argument("--json", action="store_true", help="print the provenance as JSON")
 
 
@@ -38,7 +44,10 @@ def run(arguments: argparse.Namespace) -> None:
         if name in models:
             print(f"  {models[name].summary}")
         print(f"  {model.basis}, cutoff {model.cutoff:g} Å, {model.n_parameters:,} parameters, {find(name)}")
-        for line in _lines(_ordered(model.provenance), "  "):
+        told = _ordered(model.provenance)
+        if not arguments.model:
+            told = {key: told[key] for key in _ALWAYS if key in told}
+        for line in _lines(told, "  "):
             print(line)
     if arguments.json:
         print(json.dumps(described, indent=2, default=str))
