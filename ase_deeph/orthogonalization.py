@@ -192,6 +192,7 @@ class _Measure:
         return solve(self.hamiltonian, self.overlap, self.probes).eigenvalues
 
     def of(self, truncated: RealSpaceMatrix) -> TruncationError:
+        """The error of the levels of a truncated matrix at the probes."""
         exact = self.exact
         difference = np.abs(solve(truncated, None, self.probes).eigenvalues[..., : exact.shape[-1]] - exact)
         inside = np.ones(exact.shape, dtype=bool)

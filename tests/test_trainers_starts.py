@@ -24,6 +24,7 @@ from tests.training_data import TINY, sp_basis, toy_experiment
 from trainers import memory
 from trainers.committee import members, train_members
 from trainers.config import OptimizerConfig
+from trainers.domain import training_domain
 from trainers.dryrun import costs
 from trainers.fit import Trainer, fit
 from trainers.log import read_log
@@ -123,6 +124,17 @@ def test_a_committee_is_n_runs_that_differ_and_can_be_resumed(tmp_path: Path) ->
     assert [r.errors for r in again] == [r.errors for r in results]
     with pytest.raises(ValueError, match="holds a run already"):
         train_members(experiment)
+
+
+def test_a_domain_continued_on_its_own_data_is_counted_once(tmp_path: Path) -> None:
+    experiment = toy_experiment(toy_config(tmp_path))
+    first = training_domain(experiment)
+    for fingerprint, times in ((experiment.data_fingerprint, 1), ("of other data", 2)):
+        told = {"domain": first, "dataset": {"fingerprint": fingerprint}}
+        for provenance in (told, {"domain": first, "training": told}):
+            start = replace(carbon_model(), provenance=provenance)
+            found = training_domain(replace(experiment, start=start))
+            assert found["n_structures"] == times * first["n_structures"]
 
 
 def test_a_dry_run_counts_measures_and_writes_nothing(tmp_path: Path) -> None:

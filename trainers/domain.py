@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -39,5 +39,16 @@ def training_domain(experiment: Experiment) -> dict[str, Any]:
     train = experiment.train
     seen = range(len(train.structures)) if train.chosen is None else train.chosen
     domain = structures_domain((train.structures[n] for n in seen), experiment.basis, cutoff)
-    before = experiment.start.domain if experiment.start is not None else None
+    start = experiment.start
+    before = None if start is None else start.domain
+    if start is not None and _fingerprint(start.provenance) == experiment.data_fingerprint:
+        before = None  # the same structures again
     return (domain if before is None else domain | before).to_dict()
+
+
+def _fingerprint(provenance: Mapping[str, Any]) -> str | None:
+    """Of the dataset that a model was trained on, as a run or as a published file tells it."""
+    for part in (provenance, provenance.get("training") or {}):
+        if "dataset" in part:
+            return part["dataset"].get("fingerprint")
+    return None

@@ -71,10 +71,13 @@ class NetworkConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkConfig:
         """From plain values; ValueError for a key that is not a field."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(
-                f"network: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}"
-            )
+        check_keys(cls, values, "network")
         return cls(**values)
+
+
+def check_keys(config: type, values: Mapping[str, Any], what: str) -> None:
+    """ValueError for a key that is no field of a config."""
+    known = {f.name for f in fields(config)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{what}: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}")

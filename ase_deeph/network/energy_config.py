@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from ase_deeph.network.config import check_keys
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,5 @@ class EnergyConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EnergyConfig:
         """From plain values; ValueError for a key that is not a field."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(
-                f"potential: unknown key {unknown[0]!r}; known keys are {', '.join(sorted(known))}"
-            )
+        check_keys(cls, values, "potential")
         return cls(**values)

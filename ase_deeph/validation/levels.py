@@ -77,6 +77,7 @@ class _Levels:
 
     @cached_property
     def structure(self) -> ElectronicStructure:
+        """The electronic structure on the mesh that was recorded, else on a dense one."""
         h, s = self.case.hamiltonian, self.case.overlap
         assert h is not None
         mesh: Any = {"density": 3.5 if h.n_orbitals <= _COARSE_ABOVE else 2.0, "gamma": True}
