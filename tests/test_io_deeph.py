@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 from ase import Atoms
+from scipy.spatial.transform import Rotation
 from scipy.stats import spearmanr
 
+from ase_deeph.electronic_structure import ElectronicStructure
+from ase_deeph.harmonics import rotation_of_shells
 from ase_deeph.io import read_deeph, write_deeph
 from ase_deeph.io.deeph import replaced_folder, write_basis_file
 from ase_deeph.matrix import RealSpaceMatrix
@@ -198,6 +201,27 @@ def test_example_bands() -> None:
         energies = scipy.linalg.eigvalsh(data.hamiltonian.at_k(kpts[n]), data.overlap.at_k(kpts[n]))
         assert np.abs(energies - fermi - bands[:, n]).max() < 1e-9
     assert data.n_electrons == 46
+    levels = ElectronicStructure(data.hamiltonian, data.overlap, 46).eigenvalues(kpts)[0]
+    assert levels[:, 23].min() - levels[:, 22].max() == pytest.approx(1.0400, abs=5e-5)
+
+
+@needs_examples
+def test_example_waters_are_one_molecule_turned() -> None:
+    """Four orientations: H follows the rotation to the 3e-4 eV of the DFT grid, S to its integrals."""
+    first, *others = (read_deeph(p) for p in sorted((EXAMPLES / "water_four_orientations").iterdir()))
+    symbols = first.atoms.get_chemical_symbols()
+    centred = [d.atoms.positions - d.atoms.positions.mean(axis=0) for d in (first, *others)]
+    for other, positions in zip(others, centred[1:], strict=True):
+        turn, residual = Rotation.align_vectors(positions, centred[0])
+        assert residual < 1e-6
+        assert turn.magnitude() > 0.1
+        Q = turn.as_matrix()
+        D = {s: rotation_of_shells(first.hamiltonian.basis.shells(s), Q) for s in set(symbols)}
+        for name, bound in (("hamiltonian", 5e-4), ("overlap", 1e-5)):
+            before, after = getattr(first, name), getattr(other, name)
+            for i, j in np.ndindex(3, 3):
+                expected = D[symbols[i]] @ before.block(i, j, (0, 0, 0)) @ D[symbols[j]].T
+                assert np.abs(expected - after.block(i, j, (0, 0, 0))).max() < bound
 
 
 @needs_examples
