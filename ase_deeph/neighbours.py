@@ -16,6 +16,7 @@ from ase import Atoms
 SKIN = 0.5
 _LISTS_KEPT = 8
 _MOST_PAIRS = 300_000
+_MOST_CELLS = 90_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +99,11 @@ def search(atoms: Atoms, cutoff: float) -> Neighbours:
             f"atoms: pbc is {tuple(atoms.pbc)} but the cell is {atoms.cell.array.tolist()}; set a cell"
         )
     box = atoms.cell.complete().array
-    i, j, R = NeighborList(cutoff=cutoff, full_list=False).compute(
-        points=np.ascontiguousarray(atoms.positions), box=box, periodic=np.array(atoms.pbc), quantities="ijS"
+    i, j, R, d = NeighborList(cutoff=_reach(atoms, box, cutoff), full_list=False).compute(
+        points=np.ascontiguousarray(atoms.positions), box=box, periodic=np.array(atoms.pbc), quantities="ijSd"
     )
+    near = d < cutoff
+    i, j, R = i[near], j[near], R[near]
     one_way = np.column_stack([i, j, R]).astype(np.int64)
     other_way = np.column_stack([j, i, -R]).astype(np.int64)
     own = np.zeros((len(atoms), 5), dtype=np.int64)
@@ -112,3 +115,20 @@ def search(atoms: Atoms, cutoff: float) -> Neighbours:
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return Neighbours(keys[order], rank[reverse[order]])
+
+
+def _reach(atoms: Atoms, box: np.ndarray, cutoff: float) -> float:
+    """The cutoff, or a longer one for which the cell list needs no more cells than vesin can hold.
+
+    Beyond that number vesin 0.6 rounds the cells along a thin direction down to none and divides by it.
+    """
+    if not len(atoms):
+        return cutoff
+    heights = np.abs(np.linalg.det(box)) / np.linalg.norm(
+        np.cross(np.roll(box, -1, axis=0), np.roll(box, -2, axis=0)), axis=1
+    )
+    along = atoms.positions @ np.linalg.inv(box)
+    extents = np.where(atoms.pbc, heights, heights * np.ptp(along, axis=0))
+    while np.prod(np.maximum(extents // cutoff, 1.0)) > _MOST_CELLS:
+        cutoff *= 1.1
+    return cutoff

@@ -116,3 +116,13 @@ def test_a_model_is_compiled_once_for_a_motion() -> None:
             assert h.pairs == again.pairs
             assert np.array_equal(h.entries, again.entries)
     assert model.n_compilations == 1
+
+
+@pytest.mark.parametrize("cutoff", [0.4, 1.6])
+def test_wide_flat_sheets(cutoff: float) -> None:
+    """30,000 atoms in one plane, for which a cell list of so short a range would be cut into too many cells."""
+    atoms = graphene(a=2.46, size=(122, 122, 1), vacuum=10)
+    atoms.pbc = (True, True, False)
+    found = search(atoms, cutoff)
+    assert len(found.keys) == len(atoms) * (4 if cutoff > 1.42 else 1)
+    assert np.array_equal(found.keys[found.reverse][:, [1, 0]], found.keys[:, :2])
