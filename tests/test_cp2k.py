@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -319,6 +320,27 @@ def test_molecule_against_pyscf() -> None:
     assert (ours.overlap - other.overlap).max_abs() < 1e-6
     assert (ours.hamiltonian - other.hamiltonian).max_abs() < 5e-3
     assert ours.fermi_level == pytest.approx(other.fermi_level, abs=5e-3)
+    assert np.allclose(ours.info["moments"], other.info["moments"], atol=5e-3)
+
+
+@needs_cp2k
+def test_moments_that_point_down(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """CP2K knows no negative multiplicity: it gets all moments reversed, and the channels are exchanged after it."""
+    from tests.toys import Huckel
+
+    atoms = Atoms("H3", [(0, 0, 0), (0, 0, 0.9), (0, 0.2, 1.9)], magmoms=[-1.0, 1.0, -1.0])
+    h, s = Huckel()(atoms), overlap(atoms, Huckel().basis)
+    channels = np.stack([h.entries, h.entries + 1.0 * s.entries])
+    data = ReferenceData(atoms, replace(h, entries=channels, spin="collinear"), s, info={})
+    monkeypatch.setattr(engine, "_execute", lambda *a: None)
+    monkeypatch.setattr(engine, "read_cp2k", lambda path: data)
+    result = run_cp2k(atoms, spin="collinear", folder=tmp_path / "run")
+    written = (tmp_path / "run/cp2k.inp").read_text()
+    assert "MULTIPLICITY 2" in written
+    assert [float(x) for x in re.findall(r"MAGNETIZATION (\S+)", written)] in ([1.0, -1.0], [-1.0, 1.0])
+    assert np.array_equal(result.hamiltonian.entries, channels[::-1])
+    assert sum(result.info["moments"]) == pytest.approx(-1.0, abs=1e-5)
+    assert np.array_equal(result.atoms.get_initial_magnetic_moments(), [-1.0, 1.0, -1.0])
 
 
 @needs_cp2k

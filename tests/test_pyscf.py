@@ -174,7 +174,6 @@ def test_box_of_open_axes() -> None:
         (Atoms("H"), {}, "cannot have a total moment of 0"),
         (molecule("H2"), {"basis": "no-such-basis"}, "choose sets that cover"),
         (molecule("H2"), {"spin": "spinor"}, "expected None, 'none' or 'collinear'"),
-        (hydrogen_chain(), {"spin": "collinear"}, "for molecules only"),
         (hydrogen_chain(), {"kpts": (4, 2, 1)}, "1 along axes that are not periodic"),
         (hydrogen_chain(), {"kpts": (0, 1, 1)}, "three positive integers"),
         (Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], pbc=True), {}, "set a cell"),

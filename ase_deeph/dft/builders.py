@@ -97,6 +97,24 @@ def _coincidence_layer(m: int, n: int) -> Atoms:
     return wide
 
 
+def _chain(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """A straight chain along x, one period: `number` atoms of an element, `spacing` Å apart (number or range)."""
+    number, spacing = int(options.get("number", 2)), rng.uniform(*np.broadcast_to(options["spacing"], 2))
+    positions = spacing * np.arange(number)[:, None] * np.array([1.0, 0.0, 0.0])
+    length = [number * spacing, 0.0, 0.0]
+    return Atoms(
+        [str(options["element"])] * number, positions, cell=np.diag(length), pbc=(True, False, False)
+    )
+
+
+def _honeycomb(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """A buckled honeycomb layer in the xy plane: lattice constant `a`, sublattices `buckling` Å apart in z."""
+    a, buckling = float(options["a"]), float(options.get("buckling", 0.0))
+    vectors = [[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, 0]]
+    positions = [[0, 0, 0], [0, a / np.sqrt(3), buckling]]
+    return Atoms([str(options["element"])] * 2, positions, cell=vectors, pbc=(True, True, False))
+
+
 def _nanotube(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
     """A carbon nanotube (n, m) along z, one period."""
     from ase.build import nanotube
@@ -191,6 +209,8 @@ BUILDERS: dict[str, Builder] = {
     "graphene": Builder(_graphene, ("cell",)),
     "bilayer": Builder(_bilayer, ("cell", "registry", "distance")),
     "twisted": Builder(_twisted, ("indices", "distance")),
+    "chain": Builder(_chain, ("element", "number", "spacing")),
+    "honeycomb": Builder(_honeycomb, ("element", "a", "buckling")),
     "nanotube": Builder(_nanotube, ("indices", "bond")),
     "bulk": Builder(_bulk, ("formula", "structure", "a", "cubic", "substitute")),
     "cluster": Builder(_cluster, ("molecule", "number", "spacing")),
@@ -230,3 +250,11 @@ def rattled(atoms: Atoms, deviation: float, rng: np.random.Generator) -> Atoms:
     result = atoms.copy()
     result.positions += rng.normal(scale=deviation, size=result.positions.shape)
     return result
+
+
+def random_direction(n_atoms: int, rng: np.random.Generator) -> np.ndarray:
+    """(n_atoms, 3) displacements without a rigid translation, of root mean square length 1 per atom."""
+    direction = rng.normal(size=(n_atoms, 3))
+    if n_atoms > 1:
+        direction -= direction.mean(axis=0)
+    return direction / np.sqrt(np.mean(np.sum(direction**2, axis=1)))

@@ -21,6 +21,7 @@ from ase import Atoms
 from ase_deeph.basis import GaussianRadial, OrbitalBasis
 from ase_deeph.dft.cp2k_input import HYBRIDS, Job, exchange_radius, input_text, known_functional
 from ase_deeph.dft.cp2k_sets import KindSets, data_folder, executable, kind_sets, orbital_basis
+from ase_deeph.dft.moments import moments_of_matrices
 from ase_deeph.dft.pyscf_matrices import HAMILTONIAN_THRESHOLD, OVERLAP_THRESHOLD, box_of
 from ase_deeph.io.cp2k import read_cp2k
 from ase_deeph.io.cp2k_log import abort_reason
@@ -64,7 +65,8 @@ def run_cp2k(
     kpts : Γ-centred mesh (n1, n2, n3) of the self-consistent density; None: about 2 points per Å^-1.  H(R) is
         complete whatever it is.  Hybrids have no k-points in CP2K 2023.1: molecules, and cells so wide that H(R)
         folded at Γ can be unfolded to nearest images; PBE0's exchange is truncated at half such a cell.
-    spin : None or "none" (spin-paired), or "collinear" (initial moments from `atoms`; molecules keep their sum).
+    spin : None or "none" (spin-paired), or "collinear" (initial moments from `atoms`; molecules keep their sum; the
+        Mulliken moments of the result are in info["moments"]).
     width : Fermi-Dirac width in eV (crystals).
     vacuum : Å added to the extent along axes that are not periodic; None: from the range of the Gaussians.
     cutoff : Ry, of the finest grid; None: 50 times the largest exponent of basis and core charges, 280 to 600.
@@ -96,7 +98,7 @@ def run_cp2k(
     finest = float(np.clip(_REL_CUTOFF * max(s.largest_exponent for s in sets.values()), *_CUTOFFS))
     job = Job(
         atoms=_boxed(atoms, orbitals, vacuum),
-        moments=np.asarray(atoms.get_initial_magnetic_moments(), dtype=float)
+        moments=_orientation(atoms) * np.asarray(atoms.get_initial_magnetic_moments(), dtype=float)
         if spin == "collinear"
         else None,
         xc=functional,
@@ -161,12 +163,13 @@ def _boxed(atoms: Atoms, basis: OrbitalBasis, vacuum: float | None) -> Atoms:
     return Atoms(symbols, positions=atoms.positions - 0.5 * (low + high) + 0.5 * width, cell=[width] * 3)
 
 
+def _orientation(atoms: Atoms) -> int:
+    """-1 where the initial moments sum to less than 0: CP2K wants a multiplicity, so it gets all of them reversed."""
+    return -1 if atoms.get_initial_magnetic_moments().sum() < 0 else 1
+
+
 def _check_electrons(job: Job) -> None:
     moment = 0 if job.moments is None else round(float(job.moments.sum()))
-    if moment < 0:
-        raise ValueError(
-            f"initial magnetic moments: expected a sum of 0 or more, received {moment}; flip all signs"
-        )
     if job.moments is not None and moment >= job.n_electrons:
         logger.warning("one spin is empty: CP2K's gradient functionals give it meaningless matrix elements")
     if (job.n_electrons - moment) % 2 and not (job.moments is not None and job.width):
@@ -236,6 +239,8 @@ def _collected(atoms: Atoms, job: Job, data: ReferenceData, settings: dict[str, 
         return replace(matrix.restricted_to(chosen), atoms=clean)
 
     H = on_atoms(data.hamiltonian)
+    if job.moments is not None and _orientation(atoms) < 0:
+        H = replace(H, entries=H.entries[::-1])
     distance = np.linalg.norm(chosen.displacements(clean), axis=1)
     outermost = distance > 0.9 * distance.max()
     info = {
@@ -249,6 +254,21 @@ def _collected(atoms: Atoms, job: Job, data: ReferenceData, settings: dict[str, 
         "dropped_hamiltonian_eV": float(h_size[~kept].max(initial=0.0)),
         "dropped_overlap": float(s_size[~kept].max(initial=0.0)),
     }
+    if job.moments is not None:
+        info["moments"] = _moments(job, H, on_atoms(data.overlap), _orientation(atoms))
     if job.xc == "pbe0" and atoms.pbc.any():
         info["exchange_truncation_A"] = exchange_radius(job.atoms)
     return replace(data, atoms=clean, hamiltonian=H, overlap=on_atoms(data.overlap), info=info)
+
+
+def _moments(
+    job: Job, hamiltonian: RealSpaceMatrix, overlap: RealSpaceMatrix, orientation: int
+) -> list[float]:
+    """Mulliken moments in μB; crystals share one Fermi level, molecules keep the sum they started with."""
+    assert job.moments is not None
+    points = np.array([[0.0, 0.0, 0.0, 1.0]]) if job.kpoints is None else job.kpoints
+    n, moment = job.n_electrons, orientation * round(float(job.moments.sum()))
+    electrons: tuple[float, float] | float = (
+        float(n) if job.width else (0.5 * (n + moment), 0.5 * (n - moment))
+    )
+    return moments_of_matrices(hamiltonian, overlap, points, electrons, job.width)

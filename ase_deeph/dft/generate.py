@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_deeph.dft.moments import check_moments
 from ase_deeph.dft.recipe import ENGINES, Recipe, Sample
 from ase_deeph.io.deeph import BASIS, read_basis_file, read_deeph, write_basis_file, write_deeph
 from ase_deeph.reference import ReferenceData
@@ -134,8 +135,10 @@ def compute_sample(root: Path, sample: Sample) -> None:
     """Run the engine on one sample and write its folder."""
     started = time.perf_counter()
     data = engine_function(sample.recipe.engine)(sample.atoms(), **sample.settings)
+    if "moments" in data.info:
+        check_moments(data.atoms.get_initial_magnetic_moments(), data.info["moments"])
     seconds = round(time.perf_counter() - started, 2)
-    info = {**data.info, "sample": sample.fingerprint, "seconds": seconds}
+    info = {**data.info, "sample": sample.fingerprint, **sample.pair, "seconds": seconds}
     data = replace(data, info=info)
     _share_basis(root, data)
     write_deeph(root / STRUCTURES / sample.id, data, own_basis=False)

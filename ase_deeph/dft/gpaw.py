@@ -7,6 +7,7 @@ the density converged on a k-mesh wide enough for H(R) to decay, and the matrice
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,14 @@ from ase_deeph.basis import Augmentation, GridRadial, OrbitalBasis, SpeciesBasis
 from ase_deeph.dft.gpaw_confined import provide
 from ase_deeph.dft.gpaw_density import one_pass_mode
 from ase_deeph.dft.gpaw_matrices import real_space_matrices
+from ase_deeph.dft.moments import mulliken_moments
+from ase_deeph.eigen import solve
+from ase_deeph.matrix import RealSpaceMatrix
+from ase_deeph.occupation import Smearing, fill
 from ase_deeph.reference import ReferenceData
 
 _KNOT_SPACING = 0.008
+_MAX_ITERATIONS = 100
 
 
 def run_gpaw(
@@ -48,7 +54,9 @@ def run_gpaw(
     kpts : mesh (n1, n2, n3); None: odd counts whose supercell is wider than twice the range of H.
     h : grid spacing in Å; the number of points is the nearest integer, so that the spacing hardly depends on
         the cell (it moves the energies by more than the position on the grid does).
-    spin : None or "none" (spin-paired), or "collinear" (initial moments taken from `atoms`).
+    spin : None or "none" (spin-paired), "collinear" (initial moments taken from `atoms`; the Mulliken moments of
+        the result are in info["moments"]), or "spinor": H with spin–orbit coupling, added once to the spin-paired
+        scalar-relativistic density (see gpaw_spin_orbit); energy and forces are then None, as they lack it.
     width : Fermi-Dirac width in eV.
     vacuum : Å on each side along axes that are not periodic (Dirichlet boundaries: the zero of energy is the
         vacuum level); None keeps the cell as given.
@@ -68,8 +76,8 @@ def run_gpaw(
     ValueError : unknown spin, or a mesh that is not three positive integers with 1 along open axes.
     RuntimeError : the self-consistency did not converge.
     """
-    if spin not in (None, "none", "collinear"):
-        raise ValueError(f"spin: run_gpaw knows None, 'none' and 'collinear', received {spin!r}")
+    if spin not in (None, "none", "collinear", "spinor"):
+        raise ValueError(f"spin: run_gpaw knows None, 'none', 'collinear' and 'spinor', received {spin!r}")
     work = boxed(atoms, vacuum, h)
     calc = converged_calculator(
         work,
@@ -83,9 +91,16 @@ def run_gpaw(
         txt=txt,
         options=calculator_options or {},
     )
-    return collect(
-        atoms, work, calc, forces=forces, settings={"basis": basis, "xc": xc, "h": h, "width": width}
+    settings = {"basis": basis, "xc": xc, "h": h, "width": width}
+    data = collect(
+        atoms, work, calc, forces=forces and spin != "spinor", spin_orbit=spin == "spinor", settings=settings
     )
+    if spin == "spinor":
+        assert data.hamiltonian is not None
+        level = spinor_fermi_level(data.hamiltonian, data.overlap, calc, width)
+        told = {"spin_orbit": "PAW one-centre operator, once, on the scalar-relativistic density"}
+        return replace(data, fermi_level=level, energy=None, info={**data.info, **told})
+    return data
 
 
 def boxed(atoms: Atoms, vacuum: float | None, h: float) -> Atoms:
@@ -152,7 +167,7 @@ def converged_calculator(
         symmetry={"point_group": False, "time_reversal": True},
         legacy_gpaw=True,
         txt=txt,
-        **options,
+        **{"maxiter": _MAX_ITERATIONS, **options},
     )
     work.calc = calc
     try:
@@ -224,7 +239,13 @@ def _radial(spline: Any) -> GridRadial:
 
 
 def collect(
-    atoms: Atoms, work: Atoms, calc: Any, *, forces: bool, settings: Mapping[str, Any]
+    atoms: Atoms,
+    work: Atoms,
+    calc: Any,
+    *,
+    forces: bool,
+    settings: Mapping[str, Any],
+    spin_orbit: bool = False,
 ) -> ReferenceData:
     """ReferenceData of a converged calculator; R refers to the positions of `atoms`."""
     from gpaw import __version__
@@ -233,7 +254,8 @@ def collect(
     basis = OrbitalBasis({s.symbol: _species_basis(s) for s in calc.wfs.setups})
     clean = atoms.copy()
     clean.calc = None
-    hamiltonian, overlap, dropped = real_space_matrices(clean, work, calc, basis, mesh)
+    hamiltonian, overlap, dropped = real_space_matrices(clean, work, calc, basis, mesh, spin_orbit=spin_orbit)
+    moments = {"moments": final_moments(calc)} if calc.wfs.nspins == 2 else {}
     return ReferenceData(
         atoms=clean,
         hamiltonian=hamiltonian,
@@ -252,5 +274,31 @@ def collect(
             "grid": [int(n) for n in calc.wfs.gd.N_c],
             "n_iterations": int(calc.scf.niter),
             **dropped,
+            **moments,
         },
     )
+
+
+def final_moments(calc: Any) -> list[float]:
+    """Mulliken moment of each atom in μB, of a converged collinear calculator."""
+    wfs = calc.wfs
+    n_k, n = len(wfs.kd.ibzk_kc), wfs.setups.nao
+    density = np.zeros((2, n_k, n, n), dtype=complex)
+    overlap = np.zeros((n_k, n, n), dtype=complex)
+    for kpt in wfs.kpt_u:
+        density[kpt.s, kpt.k] = kpt.C_nM.T @ (kpt.f_n[:, None] / kpt.weight * kpt.C_nM.conj())
+        lower = np.tril(wfs.S_qMM[kpt.q])
+        overlap[kpt.k] = (lower + np.tril(lower, -1).conj().T).conj()
+    offsets = np.concatenate([[0], np.cumsum([setup.nao for setup in wfs.setups])])
+    moments = mulliken_moments(density, overlap, np.array(wfs.kd.weight_k), offsets)
+    return [round(float(m), 6) for m in moments]
+
+
+def spinor_fermi_level(
+    hamiltonian: RealSpaceMatrix, overlap: RealSpaceMatrix | None, calc: Any, width: float
+) -> float:
+    """eV; that of the spinor levels on the k-points of the density."""
+    kd = calc.wfs.kd
+    energies = solve(hamiltonian, overlap, np.array(kd.ibzk_kc)).eigenvalues
+    weights, smearing = np.array(kd.weight_k), Smearing("fermi-dirac", width)
+    return fill(energies, weights, float(calc.wfs.nvalence), smearing, degeneracy=1).fermi_level

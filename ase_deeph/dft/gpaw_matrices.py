@@ -11,7 +11,7 @@ the full H(R) when the supercell is wider than twice the range of H.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,7 +20,8 @@ from ase import Atoms
 from ase.units import Hartree
 
 from ase_deeph.basis import OrbitalBasis
-from ase_deeph.matrix import RealSpaceMatrix
+from ase_deeph.dft.gpaw_spin_orbit import spin_orbit_matrices, spinor_blocks
+from ase_deeph.matrix import RealSpaceMatrix, Spin
 from ase_deeph.pairs import AtomPairs
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,14 @@ HAMILTONIAN_THRESHOLD = 1e-6
 OVERLAP_THRESHOLD = 1e-8
 _ALIAS_LIMIT = 1e-4
 """eV; |H| at the edge of the mesh's supercell above which a warning is logged."""
+
+
+_SPINS: dict[int, tuple[Spin, Callable[[np.ndarray], np.ndarray]]] = {
+    1: ("none", lambda block: block[0]),
+    2: ("collinear", lambda block: block),
+    4: ("spinor", lambda block: spinor_blocks(block[0], block[1:])),
+}
+"""Kind of spin and block of H by how many real matrices make it: H; H↑, H↓; H, B_x, B_y, B_z."""
 
 
 def bloch_matrices(calc: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -79,10 +88,18 @@ def real_space_blocks(
 
 
 def real_space_matrices(
-    atoms: Atoms, work: Atoms, calc: Any, basis: OrbitalBasis, mesh: tuple[int, ...]
+    atoms: Atoms,
+    work: Atoms,
+    calc: Any,
+    basis: OrbitalBasis,
+    mesh: tuple[int, ...],
+    *,
+    spin_orbit: bool = False,
 ) -> tuple[RealSpaceMatrix, RealSpaceMatrix, dict[str, Any]]:
-    """H and S on the union of their pairs, and what was dropped."""
+    """H and S on the union of their pairs, and what was dropped; with `spin_orbit` H is one of spinors."""
     h_skMM, s_kMM, kpoints, weights = bloch_matrices(calc)
+    if spin_orbit:
+        h_skMM = np.concatenate([h_skMM, spin_orbit_matrices(calc)])
     cells = np.array(list(product(*(range(n) for n in mesh))), dtype=np.int64)
     h_sRMM = np.stack([real_space_blocks(h, kpoints, weights, cells) for h in h_skMM])
     s_RMM = real_space_blocks(s_kMM, kpoints, weights, cells)
@@ -101,11 +118,9 @@ def real_space_matrices(
         (n, slice(starts[a], starts[a + 1]), slice(starts[b], starts[b + 1]))
         for n, a, b in zip(at, i, j, strict=True)
     ]
-    if len(h_sRMM) == 2:
-        h_blocks = [h_sRMM[(slice(None), *w)] for w in where]
-        hamiltonian = RealSpaceMatrix.from_blocks(basis, found, atoms, h_blocks, "collinear")
-    else:
-        hamiltonian = RealSpaceMatrix.from_blocks(basis, found, atoms, [h_sRMM[(0, *w)] for w in where])
+    blocks = [h_sRMM[(slice(None), *w)] for w in where]
+    spin, of_spin = _SPINS[len(h_sRMM)]
+    hamiltonian = RealSpaceMatrix.from_blocks(basis, found, atoms, [of_spin(b) for b in blocks], spin)
     overlap = RealSpaceMatrix.from_blocks(basis, found, atoms, [s_RMM[w] for w in where])
     report = {
         "dropped_blocks": int(kept.size - kept.sum()),

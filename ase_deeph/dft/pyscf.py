@@ -26,6 +26,7 @@ from ase_deeph.dft.pyscf_matrices import (
     orbital_basis,
     real_space,
 )
+from ase_deeph.dft.pyscf_spin import final_moments, polarised_density, unpaired_electrons
 from ase_deeph.occupation import Smearing, fill
 from ase_deeph.reference import ReferenceData
 
@@ -59,7 +60,8 @@ def run_pyscf(
     kpts : Γ-centred mesh (n1, n2, n3) of the self-consistent density; None: about 2 points per Å^-1. H(k) and
         S(k) are then sampled on a mesh as dense as the range of the Gaussians asks for (at most 12 along an
         axis), from the converged density, so that H(R) is not aliased whatever this mesh is.
-    spin : None or "none" (spin-paired), or "collinear" (molecules; moment from the initial ones of `atoms`).
+    spin : None or "none" (spin-paired), or "collinear": starts from the initial moments of `atoms`; molecules keep
+        their sum, crystals with a width > 0 do not.  info["moments"] has the Mulliken moments of the result.
     width : Fermi-Dirac width in eV (crystals).
     vacuum : Å added to the extent along axes that are not periodic; None: from the range of the Gaussians.
     convergence : of the energy, in Hartree.
@@ -81,10 +83,6 @@ def run_pyscf(
     if spin not in (None, "none", "collinear"):
         raise ValueError(f"spin: expected None, 'none' or 'collinear', received {spin!r}")
     settings = RunSettings(basis, pseudo, xc, spin == "collinear", width, vacuum, convergence)
-    if settings.collinear and atoms.pbc.any():
-        raise ValueError(
-            "spin: run_pyscf does 'collinear' for molecules only; use run_gpaw for magnetic crystals"
-        )
     run = molecule_run(atoms, settings) if not atoms.pbc.any() else crystal_run(atoms, settings, kpts)
     return collect(atoms, settings, run, run.forces() if forces else None)
 
@@ -177,7 +175,8 @@ def prepared(target: Any, atoms: Atoms, settings: RunSettings) -> Any:
             f"PySCF could not set up basis {settings.basis!r} and pseudopotential {settings.pseudo!r} for "
             f"{atoms.get_chemical_formula()} ({error}); choose sets that cover these elements"
         ) from error
-    if (target.nelectron - moment) % 2:
+    smeared = settings.collinear and settings.width and atoms.pbc.any()
+    if (target.nelectron - moment) % 2 and not smeared:
         raise ValueError(
             f"{target.nelectron} electrons cannot have a total moment of {moment}; "
             "give spin='collinear' and initial magnetic moments whose sum has the right parity"
@@ -186,10 +185,10 @@ def prepared(target: Any, atoms: Atoms, settings: RunSettings) -> Any:
     return target
 
 
-def _converge(method: Any, settings: RunSettings) -> Any:
+def _converge(method: Any, settings: RunSettings, moments: np.ndarray | None = None) -> Any:
     method.xc, method.verbose = settings.xc, 0
     method.conv_tol, method.max_cycle = settings.convergence, 100
-    method.kernel()
+    method.kernel(None if moments is None else polarised_density(method, moments))
     if not method.converged:
         raise RuntimeError("PySCF: the self-consistency did not converge in 100 cycles; try a larger width")
     return method
@@ -200,7 +199,8 @@ def molecule_run(atoms: Atoms, settings: RunSettings) -> PySCFRun:
     from pyscf import dft, gto
 
     molecule = prepared(gto.Mole(), atoms, settings)
-    method = _converge((dft.UKS if settings.collinear else dft.RKS)(molecule), settings)
+    method = (dft.UKS if settings.collinear else dft.RKS)(molecule)
+    method = _converge(method, settings, _moments(atoms, settings))
     n = molecule.nao
     fock = np.asarray(method.get_fock()).reshape(-1, 1, n, n)
     overlap = np.asarray(method.get_ovlp())[None]
@@ -229,14 +229,21 @@ def crystal_run(atoms: Atoms, settings: RunSettings, kpts: Any) -> PySCFRun:
     in_cells = real_space(overlap, mesh, scaled)[:, order][:, :, order]
     aliasing = checked_aliasing(atoms, orbital_basis(cell), mesh, in_cells)
     kpoints = cell.make_kpts(list(density_mesh), time_reversal_symmetry=True)
-    method = dft.KRKS(cell, kpoints).multigrid_numint()
+    if settings.collinear:
+        cell.spin = unpaired_electrons(cell.nelectron, cell.spin, kpoints.nkpts, settings.width)
+    method = (dft.KUKS if settings.collinear else dft.KRKS)(cell, kpoints).multigrid_numint()
     if settings.width:
         method = method.smearing(settings.width / Hartree, "fermi")
-    method = _converge(method, settings)
+    method = _converge(method, settings, _moments(atoms, settings))
     fock = np.asarray(sampling.transform_fock(_fock_at(method, sampling.kpts_ibz)))
     return PySCFRun(
         method, cell, mesh, fock.reshape(-1, *overlap.shape), overlap, scaled, aliasing, density_mesh
     )
+
+
+def _moments(atoms: Atoms, settings: RunSettings) -> np.ndarray | None:
+    """(n_atoms,) initial moments in μB, None without spin."""
+    return atoms.get_initial_magnetic_moments() if settings.collinear else None
 
 
 def _fock_at(method: Any, kpts: np.ndarray) -> np.ndarray:
@@ -271,7 +278,8 @@ def _plane_wave_twin(run: PySCFRun) -> Any:
     from pyscf.pbc import dft
 
     kpts, method = run.method.kpts, run.method
-    twin = dft.KRKS(run.cell, kpts.kpts)
+    paired = np.ndim(method.mo_coeff[0]) == 2
+    twin = (dft.KRKS if paired else dft.KUKS)(run.cell, kpts.kpts)
     twin.xc, twin.verbose, twin.converged, twin.e_tot = method.xc, 0, True, method.e_tot
     twin.mo_coeff = kpts.transform_mo_coeff(method.mo_coeff)
     twin.mo_occ = kpts.transform_mo_occ(method.mo_occ)
@@ -328,6 +336,7 @@ def collect(atoms: Atoms, settings: RunSettings, run: PySCFRun, forces: np.ndarr
         "kpts_of_H": list(run.mesh),
         "width_eV": settings.width,
         "overlap_aliasing": run.aliasing,
+        **({"moments": final_moments(run.method)} if settings.collinear else {}),
     }
     return ReferenceData(
         atoms=atoms,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_deeph.dft.builders import BUILDERS, build, rattled, rippled, strained
+from ase_deeph.dft.builders import BUILDERS, build, random_direction, rattled, rippled, strained
+from ase_deeph.dft.moments import PATTERNS, with_moments
 
 ENGINES = ("gpaw", "pyscf", "cp2k")
 
@@ -25,7 +26,7 @@ class StructureEntry:
     Parameters
     ----------
     name : label, part of every id.
-    builder : "graphene", "bilayer", "nanotube", "bulk", "cluster" or "file" (see builders.py).
+    builder : "graphene", "bilayer", "chain", "honeycomb", "bulk", "file", ... (see builders.py).
     count : number of samples.
     options : the builder's own arguments (supercell, indices, registry, ...).
     supercell : repetitions along the three axes, applied after the builder.
@@ -35,6 +36,11 @@ class StructureEntry:
     ripple_amplitude : (low, high) in Å of a sinusoidal out-of-plane wave commensurate with the cell.
     ripple_waves : largest number of wavelengths per cell vector.
     kpts : k-mesh of these structures; None leaves it to the engine.
+    displacement : Å; above 0 each sample becomes two, moved by plus and by minus a random direction in which an
+        atom goes so far (root mean square): a displaced pair, from which dH/dR is learnt.
+    moments : patterns of initial magnetic moments, "ferro", "antiferro" (signs in turn) or "random" signs; with
+        several, consecutive samples are one geometry in each of them.  Empty: no moments.
+    moment : their size in μB, of all atoms or {element = size}.
     """
 
     name: str
@@ -48,6 +54,9 @@ class StructureEntry:
     ripple_amplitude: tuple[float, float] = (0.0, 0.0)
     ripple_waves: int = 1
     kpts: tuple[int, int, int] | None = None
+    displacement: float = 0.0
+    moments: tuple[str, ...] = ()
+    moment: float | Mapping[str, float] = 1.0
 
     def __post_init__(self) -> None:
         if self.builder not in BUILDERS:
@@ -58,11 +67,21 @@ class StructureEntry:
             raise ValueError(f"recipe entry: a name has no spaces and slashes, received {self.name!r}")
         if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
             raise ValueError(f"recipe entry {self.name!r}: expected count >= 1, received {self.count!r}")
+        if isinstance(self.displacement, bool) or not self.displacement >= 0:
+            raise ValueError(
+                f"recipe entry {self.name!r}: expected displacement >= 0, received {self.displacement!r}"
+            )
+        object.__setattr__(self, "moments", _patterns(self.moments, self.name))
         for key in ("rattle", "strain", "ripple_amplitude"):
             object.__setattr__(self, key, _interval(getattr(self, key), f"recipe entry {self.name!r}: {key}"))
         object.__setattr__(self, "supercell", _repetitions(self.supercell, self.name, "supercell"))
         if self.kpts is not None:
             object.__setattr__(self, "kpts", _repetitions(self.kpts, self.name, "kpts"))
+
+    @property
+    def signs(self) -> tuple[int, ...]:
+        """Of the displacements of each sample: (0,), or (1, -1) for a displaced pair."""
+        return (1, -1) if self.displacement else (0,)
 
 
 @dataclass(frozen=True)
@@ -101,24 +120,35 @@ class Recipe:
         for index in range(max(entry.count for entry in self.entries)):
             for entry in self.entries:
                 if index < entry.count:
-                    yield Sample(self, entry, index)
+                    yield from (Sample(self, entry, index, sign) for sign in entry.signs)
 
     def __len__(self) -> int:
-        return sum(entry.count for entry in self.entries)
+        return sum(entry.count * len(entry.signs) for entry in self.entries)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One structure of a recipe, named but not yet built."""
+    """One structure of a recipe, named but not yet built; sign: which of a displaced pair, 0 for neither."""
 
     recipe: Recipe
     entry: StructureEntry
     index: int
+    sign: int = 0
+
+    @property
+    def name(self) -> str:
+        """Entry name and index, the same for both of a displaced pair."""
+        return f"{self.entry.name}-{self.index:03d}"
 
     @property
     def id(self) -> str:
-        """Folder name: entry name and index."""
-        return f"{self.entry.name}-{self.index:03d}"
+        """Folder name: the name, and which of a displaced pair."""
+        return self.name + {0: "", 1: "-plus", -1: "-minus"}[self.sign]
+
+    @property
+    def pair(self) -> dict[str, Any]:
+        """What its info says of a displaced pair: {"displaced_pair": {"name", "sign"}}; empty for none."""
+        return {"displaced_pair": {"name": self.name, "sign": self.sign}} if self.sign else {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -130,6 +160,10 @@ class Sample:
     def fingerprint(self) -> dict[str, Any]:
         """What determines the sample, as JSON: seed, entry (but its count), engine, settings."""
         entry = {key: value for key, value in asdict(self.entry).items() if key != "count"}
+        if not self.sign:
+            entry.pop("displacement")
+        if not self.entry.moments:
+            del entry["moments"], entry["moment"]
         content = {
             "recipe": self.recipe.name,
             "seed": self.seed,
@@ -141,11 +175,12 @@ class Sample:
 
     @property
     def seed(self) -> tuple[int, int, int]:
-        """What the sample's random numbers derive from."""
-        return (self.recipe.seed, zlib.crc32(self.entry.name.encode()), self.index)
+        """What the geometry's random numbers derive from, the same for all patterns of moments on it."""
+        geometry = self.index // max(len(self.entry.moments), 1)
+        return (self.recipe.seed, zlib.crc32(self.entry.name.encode()), geometry)
 
     def atoms(self) -> Atoms:
-        """Build the structure: builder, supercell, strain, ripple, rattle, in this order."""
+        """Build the structure: builder, supercell, strain, ripple, rattle, displacement, moments, in this order."""
         entry, rng = self.entry, np.random.default_rng(self.seed)
         atoms = build(entry.builder, entry.options, rng, folder=self.recipe.folder, label=entry.name)
         atoms = atoms.repeat(entry.supercell)
@@ -155,6 +190,12 @@ class Sample:
             atoms = rippled(atoms, rng.uniform(*entry.ripple_amplitude), entry.ripple_waves, rng)
         if entry.rattle[1] > 0:
             atoms = rattled(atoms, rng.uniform(*entry.rattle), rng)
+        if self.sign:
+            atoms.positions += self.sign * entry.displacement * random_direction(len(atoms), rng)
+        if entry.moments:
+            pattern = entry.moments[self.index % len(entry.moments)]
+            signs = np.random.default_rng((*self.seed, self.index))
+            atoms = with_moments(atoms, pattern, entry.moment, signs)
         return atoms
 
 
@@ -209,6 +250,16 @@ def _entry(table: Mapping[str, Any], path: Path) -> StructureEntry:
             f"{', '.join(sorted(allowed))} beside {', '.join(sorted(known))}"
         )
     return entry
+
+
+def _patterns(value: Any, name: str) -> tuple[str, ...]:
+    """One or several patterns of moments."""
+    patterns = (value,) if isinstance(value, str) else tuple(value)
+    if any(pattern not in PATTERNS for pattern in patterns):
+        raise ValueError(
+            f"recipe entry {name!r}: expected moments among {', '.join(PATTERNS)}, received {value!r}"
+        )
+    return patterns
 
 
 def _interval(value: Any, what: str) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """The DeepH folder format: write the new layout, read the new and (through deeph_legacy) the legacy one.
 
 A folder holds POSCAR, info.json, overlap.h5 and hamiltonian.h5. Beside them this package writes
-reference.json (energy, engine, provenance, pbc), force.h5 and, per folder or once per data set in a folder
-above it, basis.h5 with the radial functions. Energies in eV, lengths in Å.
+reference.json (energy, engine, provenance, pbc, moments), force.h5 and, per folder or once per data set in a
+folder above it, basis.h5 with the radial functions. Energies in eV, lengths in Å.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ase_deeph.basis import OrbitalBasis
 from ase_deeph.io.basis_file import read_basis, write_basis
 from ase_deeph.io.deeph_force import read_forces, write_forces
 from ase_deeph.io.deeph_info import (
+    moments_of,
     number_in,
     read_object,
     restore_structure,
@@ -34,7 +35,7 @@ from ase_deeph.io.deeph_info import (
     write_object,
 )
 from ase_deeph.io.stored import stored_values
-from ase_deeph.io.structure_checks import check_cells, check_poscar
+from ase_deeph.io.structure_checks import ASE_COMPLAINTS, check_cells, check_poscar
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
@@ -43,15 +44,6 @@ HAMILTONIAN, OVERLAP, BASIS, FORCE = "hamiltonian.h5", "overlap.h5", "basis.h5",
 INFO, REFERENCE, STRUCTURE = "info.json", "reference.json", "POSCAR"
 _OWN_FILES = {HAMILTONIAN, OVERLAP, BASIS, FORCE, INFO, REFERENCE, STRUCTURE}
 _BASIS_LEVELS, _VACUUM, _UNIT = 4, 6.0, 0.05
-_ASE_COMPLAINTS = (
-    ValueError,
-    LookupError,
-    StopIteration,
-    RuntimeError,
-    TypeError,
-    ArithmeticError,
-    AssertionError,
-)
 
 
 def write_deeph(folder: str | Path, data: ReferenceData, *, own_basis: bool = True) -> None:
@@ -186,7 +178,7 @@ def _info(data: ReferenceData) -> dict[str, Any]:
 
 
 def _reference(data: ReferenceData) -> dict[str, Any]:
-    atoms, reference = data.atoms, {}
+    atoms, reference = data.atoms, moments_of(data.atoms)
     if not np.all(np.any(atoms.cell.array, axis=1)):
         reference["cell"] = atoms.cell.array.tolist()
     if data.stress is not None and data.forces is None:
@@ -295,7 +287,7 @@ def _read_structure(folder: Path) -> Atoms:
     try:
         check_poscar(path)
         return ase_read(path, format="vasp")  # type: ignore[return-value]
-    except _ASE_COMPLAINTS as error:
+    except ASE_COMPLAINTS as error:
         raise ValueError(f"{path}: cannot be read as a POSCAR ({error})") from error
 
 

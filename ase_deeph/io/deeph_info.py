@@ -14,6 +14,8 @@ from ase_deeph.basis import OrbitalBasis, SpeciesBasis
 
 _SPINS = ("none", "collinear", "spinor")
 _LARGEST_DEGREE = 8
+MOMENTS = "initial_magmoms"
+"""Key of the atoms' magnetic moments, μ_B, in the order of the atoms."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def table_in(content: dict[str, Any], key: str, shape: tuple[int, ...], path: Pa
 
 
 def restore_structure(atoms: Atoms, content: dict[str, Any], path: Path) -> None:
-    """Give the atoms of a POSCAR what it cannot say: open axes, and cells without a vector along them."""
+    """Give the atoms of a POSCAR what it cannot say: open axes, cells without a vector along them, moments."""
     pbc = content.get("pbc")
     if pbc is not None:
         if not isinstance(pbc, list) or len(pbc) != 3 or not all(isinstance(p, bool) for p in pbc):
@@ -76,6 +78,28 @@ def restore_structure(atoms: Atoms, content: dict[str, Any], path: Path) -> None
     cell = table_in(content, "cell", (3, 3), path)
     if cell is not None:
         atoms.set_cell(cell)
+    restore_moments(atoms, content, path)
+
+
+def moments_of(atoms: Atoms) -> dict[str, Any]:
+    """Initial magnetic moments (μ_B, numbers or vectors) as a JSON item; empty where none were set."""
+    return {MOMENTS: atoms.get_initial_magnetic_moments().tolist()} if atoms.has("initial_magmoms") else {}
+
+
+def restore_moments(atoms: Atoms, content: dict[str, Any], path: Path) -> None:
+    """The inverse: give the atoms the moments of a JSON object, if any; ValueError when they are none."""
+    if content.get(MOMENTS) is None:
+        return
+    try:
+        moments = np.array(content[MOMENTS], dtype=float)
+    except (ValueError, TypeError, OverflowError):
+        moments = np.array(np.nan)
+    if moments.shape not in ((len(atoms),), (len(atoms), 3)) or not np.all(np.isfinite(moments)):
+        raise ValueError(
+            f"{path}: expected one or three finite numbers for each of {len(atoms)} atoms as {MOMENTS}, "
+            f"received {str(content[MOMENTS])[:80]}; correct it"
+        )
+    atoms.set_initial_magnetic_moments(moments)
 
 
 def shells_in(content: dict[str, Any], atoms: Atoms, path: Path) -> OrbitalBasis:

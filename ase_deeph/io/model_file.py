@@ -1,9 +1,10 @@
 """The model file: one HDF5 file with configuration, parameters, statistics, basis and provenance.
 
-Layout (format version 1): attributes `format`, `version`, `config` and `provenance` (JSON), `checksum`
+Layout: attributes `format`, `version`, `config` and `provenance` (JSON), `checksum`
 (SHA-256 of all arrays); groups `parameters` and `statistics` (nested as the dictionaries are, float32) and
 `basis` (see basis_file.py).  An energy head, where there is one, is the group `head` with groups of the same two
-names, attributes `config` and `reference` (JSON) and a `checksum` of its own, so that older versions read the rest.
+names, attributes `config` and `reference` (JSON) and a `checksum` of its own, so that older versions read the rest;
+a spin head likewise, without `reference`, is the group `spin`, and the version 2, for H without it would be wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from ase_deeph.basis import OrbitalBasis
 from ase_deeph.io.basis_file import read_basis, write_basis
 
 FORMAT = "ase_deeph Hamiltonian model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_VERSION_WITHOUT_SPIN = 1
 _TREES = ("parameters", "statistics")
 
 
@@ -76,6 +78,7 @@ def write_model(
     basis: OrbitalBasis,
     provenance: Mapping[str, Any],
     head: Mapping[str, Any] | None = None,
+    spin: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model file: into a temporary file beside it, then renamed, so that no half file is ever seen.
 
@@ -84,6 +87,7 @@ def write_model(
     Parameters
     ----------
     head : config, reference, parameters and statistics of an energy head; None for none.
+    spin : config, parameters and statistics of a spin head; None for none.
 
     Raises
     ------
@@ -94,16 +98,18 @@ def write_model(
     trees = {"parameters": parameters, "statistics": statistics}
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
-        file.attrs["format"], file.attrs["version"] = FORMAT, FORMAT_VERSION
+        file.attrs["format"] = FORMAT
+        file.attrs["version"] = _VERSION_WITHOUT_SPIN if spin is None else FORMAT_VERSION
         file.attrs["config"] = json.dumps(dict(config))
         file.attrs["provenance"] = json.dumps(dict(provenance))
         _write_trees(file, trees)
         write_basis(file.create_group("basis"), basis)
-        if head is not None:
-            group = file.create_group("head")
-            group.attrs["config"] = json.dumps(dict(head["config"]))
-            group.attrs["reference"] = json.dumps(dict(head["reference"]))
-            _write_trees(group, {name: head[name] for name in _TREES})
+        for name, parts in (("head", head), ("spin", spin)):
+            if parts is not None:
+                group = file.create_group(name)
+                for key in parts.keys() - set(_TREES):
+                    group.attrs[key] = json.dumps(dict(parts[key]))
+                _write_trees(group, {tree: parts[tree] for tree in _TREES})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as raw:
@@ -148,15 +154,15 @@ def _read_open(file: h5py.File, path: Path) -> dict[str, Any]:
             f"model file {path} has format version {version}, newer than the {FORMAT_VERSION} that this version "
             "of ase_deeph reads; upgrade ase-deeph"
         )
-    head = None
-    if "head" in file:
-        group = file["head"]
-        head = {name: json.loads(group.attrs[name]) for name in ("config", "reference")}
-        head |= _read_trees(group, path)
+    heads: dict[str, dict[str, Any] | None] = {"head": None, "spin": None}
+    for name, keys in (("head", ("config", "reference")), ("spin", ("config",))):
+        if name in file:
+            told = {key: json.loads(file[name].attrs[key]) for key in keys}
+            heads[name] = told | _read_trees(file[name], path)
     return {
         "config": json.loads(file.attrs["config"]),
         "provenance": json.loads(file.attrs["provenance"]),
         "basis": read_basis(file["basis"]),
-        "head": head,
+        **heads,
         **_read_trees(file, path),
     }

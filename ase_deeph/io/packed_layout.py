@@ -6,7 +6,7 @@
     /numbers /positions /forces   of all atoms (Å, eV/Å)
     /pairs                    (i, j, R1, R2, R3) of all pairs, in canonical order
     /overlap /hamiltonian     entries of all blocks (eV), in the order of pairs; /hamiltonian_complex for spinors
-    /text                     JSON of each structure: name and provenance
+    /text                     JSON of each structure: name, provenance, initial magnetic moments (μ_B) where set
 
 All arrays are chunked, shuffled, compressed and carry Fletcher checksums.
 """
@@ -24,6 +24,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_deeph.basis import OrbitalBasis
+from ase_deeph.io.deeph_info import moments_of, restore_moments
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
@@ -103,7 +104,7 @@ def packed(name: str, data: ReferenceData, dtype: np.dtype) -> tuple[np.ndarray,
     complex_type = np.complex128 if dtype == np.float64 else np.complex64
     entries = h.entries if h is not None else np.zeros(0)
     spinor = h is not None and h.spin == "spinor"
-    text = json.dumps({"name": name, "info": dict(data.info)}).encode()
+    text = json.dumps({"name": name, "info": dict(data.info), **moments_of(data.atoms)}).encode()
     parts = {
         "numbers": data.atoms.numbers.astype(np.uint8),
         "positions": data.atoms.positions.astype(float),
@@ -138,6 +139,8 @@ def checksum(row: np.ndarray | np.void, parts: Mapping[str, np.ndarray]) -> byte
 def unpacked(row: np.void, parts: Mapping[str, np.ndarray], basis: OrbitalBasis) -> ReferenceData:
     """The structure of a row and its arrays."""
     atoms = Atoms(numbers=parts["numbers"], positions=parts["positions"], cell=row["cell"], pbc=row["pbc"])
+    told = json.loads(parts["text"].tobytes())
+    restore_moments(atoms, told, Path(str(told.get("name"))))
     keys = parts["pairs"].astype(np.int64)
     pairs = AtomPairs(keys[:, 0], keys[:, 1], keys[:, 2:], len(atoms))
     spin = SPINS[int(row["spin"])]
@@ -158,5 +161,5 @@ def unpacked(row: np.void, parts: Mapping[str, np.ndarray], basis: OrbitalBasis)
         forces=parts["forces"] if len(parts["forces"]) else None,
         stress=None if np.isnan(stress).all() else np.array(stress),
         basis=basis,
-        info=json.loads(parts["text"].tobytes())["info"],
+        info=told["info"],
     )

@@ -9,6 +9,16 @@ from ase import Atoms
 
 _NEAREST, _FARTHEST = 0.1, 1e6
 _FARTHEST_CELL = 10_000
+ASE_COMPLAINTS = (
+    ValueError,
+    LookupError,
+    StopIteration,
+    RuntimeError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+)
+"""What ASE raises over a damaged file."""
 
 
 def checked(atoms: Atoms) -> Atoms:
