@@ -166,7 +166,10 @@ class ShapeLadder:
 
     def shape(self, graph: CrystalGraph) -> tuple[int, int, int]:
         """A shape in use that holds the graph without much waste, or the next one of the ladder."""
-        need = (graph.n_atoms + 1, graph.n_pairs + 1, graph.n_near)
+        return self.fitting((graph.n_atoms + 1, graph.n_pairs + 1, graph.n_near))
+
+    def fitting(self, need: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The same for at least so many (atoms, pairs, near pairs)."""
         for shape in sorted(self.shapes, key=lambda s: s[1]):
             if (
                 all(s >= n for s, n in zip(shape, need, strict=True))
