@@ -29,10 +29,15 @@ from ase_deeph.kpoints import (
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.occupation import DEFAULT_OCCUPATIONS, Filling, Smearing, fill
 from ase_deeph.orthogonalization import MAX_ERROR, WINDOW, lowdin
+from ase_deeph.sparse import facade as near
 
 if TYPE_CHECKING:
     from ase.dft.kpoints import BandPath
     from ase.spectrum.band_structure import BandStructure
+
+    from ase_deeph.sparse.bands import NearBands
+    from ase_deeph.sparse.factorisation import Engine
+    from ase_deeph.sparse.fermi import CountedFermiLevel
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +183,39 @@ class ElectronicStructure:
 
     def _solve(self, kpts: np.ndarray, *, vectors: bool) -> EigenStates:
         return solve(self.hamiltonian, self.overlap, kpts, vectors=vectors, threshold=self.overlap_threshold)
+
+    def eigenvalues_near(
+        self, kpts: Any, energy: float | None = None, n_states: int = 10, **options: Any
+    ) -> NearBands:
+        """A few states at each k of a large system, none missed, with their band index; no dense matrix.
+
+        The `n_states` nearest `energy` (eV), or all of `window=(low, high)`; `engine`, `n_ranks`, `checkpoint` and
+        `progress` as in `ase_deeph.sparse.facade.eigenvalues_near`.
+        """
+        return near.eigenvalues_near(
+            self.hamiltonian, self.overlap, point_list(kpts), energy, n_states, **options
+        )
+
+    def fermi_level_by_count(self, engine: Engine = "auto") -> CountedFermiLevel:
+        """The Fermi level of the mesh by counting states with sparse factorisations, see `ase_deeph.sparse.fermi`."""
+        mesh = self._mesh("time-reversal" if self.symmetry == "full" else self.symmetry)
+        if self.n_electrons is None or not isinstance(self.occupations, Smearing):
+            raise ValueError("n_electrons: unknown; pass ElectronicStructure(..., n_electrons=...)")
+        return near.fermi_level(
+            self.hamiltonian, self.overlap, mesh, self.n_electrons, self.occupations, engine=engine
+        )
+
+    def dos_by_moments(
+        self, energies: np.ndarray, width: float | None = None, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Curves (n_spins, n_curves, n_energies) in states/eV and standard errors, by kernel polynomials.
+
+        `groups`, `n_vectors`, `seed` and `progress` as in `ase_deeph.sparse.facade.kernel_polynomial_dos`.
+        """
+        mesh = self._mesh("time-reversal" if self.symmetry == "full" else self.symmetry)
+        width = _DOS_WIDTH if width is None else width
+        grid = np.asarray(energies, dtype=float)
+        return near.kernel_polynomial_dos(self.hamiltonian, self.overlap, mesh, grid, width, **options)
 
     def group_velocities(self, kpts: Any) -> np.ndarray:
         """(n_spins, n_kpts, n_bands, 3) dε/dk in eV·Å for Cartesian k; degenerate levels told apart by slope."""

@@ -34,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--project", choices=("species", "shell", "atom"), help="also resolved, by Mulliken weights"
     )
+    parser.add_argument(
+        "--engine",
+        choices=("diagonalize", "kpm"),
+        default="diagonalize",
+        help="kpm: sparse kernel polynomials",
+    )
+    parser.add_argument("--vectors", type=int, default=64, help="random vectors of --engine kpm (default 64)")
     parser.add_argument("-o", "--output", metavar="FILE", help="png, pdf, svg, json or csv by its suffix")
 
 
@@ -44,14 +51,20 @@ def run(arguments: argparse.Namespace) -> None:
     ------
     ValueError, KeyError : bad structure, model, window or output.
     """
-    from ase_deeph.cli.options import calculator_from, output_file
+    from ase_deeph.cli.options import output_file, structure_from
     from ase_deeph.cli.picture import PICTURE_SUFFIXES
 
     output = output_file(arguments, "dos", (*PICTURE_SUFFIXES, ".json", ".csv"))
     grid = _grid(arguments)
-    _, calculator = calculator_from(arguments)
-    level = calculator.get_fermi_level()
-    curves = _curves(calculator.get_electronic_structure(), grid + level, arguments)
+    structure = structure_from(arguments)
+    if arguments.engine == "kpm":
+        from ase_deeph.cli.sparse import moment_curves
+
+        level = structure.fermi_level_by_count().fermi_level
+        curves = moment_curves(structure, grid + level, arguments)
+    else:
+        level = structure.fermi_level()
+        curves = _curves(structure, grid + level, arguments)
     _write(output, grid, curves, level, arguments.broadening)
     if not arguments.quiet:
         print(f"{output}: {len(grid)} energies, Fermi level {level:.4f} eV")

@@ -14,9 +14,11 @@ _EXTRA_OF_PACKAGE = {
     "optax": "train",
     "orbax": "train",
     "pydantic": "train",
+    "pypardiso": "pardiso",
     "pyscf": "pyscf",
     "sisl": "export",
 }
+_NOT_OF_PIP = ("mpirun", "mumps", "slepc4py")
 _LONGEST_LINE = 500
 
 
@@ -27,6 +29,8 @@ def _one_line(text: str) -> str:
 
 def _missing_package(error: ModuleNotFoundError) -> str:
     package = (error.name or "").partition(".")[0]
+    if package in _NOT_OF_PIP:
+        return _one_line(str(error))
     extra = _EXTRA_OF_PACKAGE.get(package)
     remedy = f"pip install 'ase-deeph[{extra}]'" if extra else f"pip install {package}"
     return f"this needs the package {package!r}, which is not installed; {remedy}"

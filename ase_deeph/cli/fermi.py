@@ -10,6 +10,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from ase_deeph.cli.options import add_structure_and_model
 
     add_structure_and_model(parser)
+    parser.add_argument(
+        "--engine",
+        choices=("diagonalize", "count"),
+        default="diagonalize",
+        help="count: states counted by sparse factorisations, for large systems",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="also write the table as JSON")
 
 
@@ -28,6 +34,14 @@ def run(arguments: argparse.Namespace) -> None:
     output = output_file(arguments, "fermi", (".json",)) if arguments.output else None
     atoms, calculator = calculator_from(arguments)
     structure = calculator.get_electronic_structure(atoms)
+    if arguments.engine == "count":
+        from ase_deeph.cli.sparse import fermi_rows
+
+        rows, counted = fermi_rows(structure)
+        print_rows(rows)
+        if output:
+            output.write_text(json.dumps(counted, indent=2) + "\n", encoding="utf-8")
+        return
     homo, lumo = calculator.get_homo_lumo()
     gap = float(structure.band_gap())
     level = calculator.get_fermi_level()

@@ -1,0 +1,218 @@
+"""Densities of states and Fermi levels by kernel polynomials, from products with sparse H and S alone.
+
+With A = (S^-1 H - b) / a, whose spectrum lies in [-1, 1], the moments are
+
+    μ_m = Tr T_m(A) ≈ (1/n_v) Σ_v y_v† S T_m(A) y_v,      y_v = S^-1/2 z_v,
+
+z_v random signs (seeded) or, for an exact trace, the unit vectors.  Only half of the products are needed, since
+T_2m = 2 T_m² - 1 is applied to both sides.  Projected on a group of orbitals with Mulliken's weights:
+μ_m^g = Σ_v Σ_{μ in g} Re (S y_v)*_μ (T_m(A) y_v)_μ.  Weiße et al., Rev. Mod. Phys. 78, 275.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import brentq
+from scipy.special import erfc
+
+from ase_deeph.occupation import Smearing
+from ase_deeph.sparse.polynomials import OverlapPowers, chebyshev_coefficients, chebyshev_nodes, lanczos_range
+from ase_deeph.sparse.states import Pencil
+
+_BLOCK = 16
+_SMALL_BLOCK = 400_000
+"""Elements of a block of vectors up to which it is widened: short vectors are cheaper in company."""
+_MARGIN = 1.01
+_WIDTHS_PER_MOMENT = 6.0
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Chebyshev moments of the density of states of one pencil.
+
+    Parameters
+    ----------
+    samples : (n_vectors, n_curves, n_moments) of each vector, scaled so that their mean is the trace (exact
+        traces: one sample).
+    center, half_width : b and a in eV.
+    n_orbitals : states in all.
+    """
+
+    samples: np.ndarray
+    center: float
+    half_width: float
+    n_orbitals: int
+
+    def dos(self, energies: np.ndarray, width: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Curves (n_curves, n_energies) in states/eV and their standard errors.
+
+        Parameters
+        ----------
+        width : of a Gaussian in eV, as in `ase_deeph.dos`; None for Jackson's kernel, π a / n_moments.
+        """
+        grid = np.asarray(energies, dtype=float)
+        if width is None:
+            x = np.clip((grid - self.center) / self.half_width, -1 + 1e-12, 1 - 1e-12)
+            m = np.arange(self.samples.shape[2])
+            weights = _jackson(len(m)) * np.cos(m * np.arccos(x)[:, None]) * np.where(m == 0, 1.0, 2.0)
+            weights /= np.pi * self.half_width * np.sqrt(1 - x**2)[:, None]
+            weights[np.abs(grid - self.center) >= self.half_width] = 0.0
+            return self._mean(weights)
+        root = np.sqrt(2 * np.pi) * width
+        return self._curves(lambda e: np.exp(-0.5 * ((grid[:, None] - e) / width) ** 2) / root)
+
+    def integrated(self, energies: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+        """States below each energy, (n_curves, n_energies), broadened as `dos`, and their standard errors."""
+        grid = np.asarray(energies, dtype=float)
+        return self._curves(lambda e: 0.5 * erfc((e - grid[:, None]) / (np.sqrt(2) * width)))
+
+    def fermi_level(self, n_electrons: float, smearing: Smearing, degeneracy: int = 2) -> float:
+        """μ in eV with g Tr f((H - μS)/w) = n_electrons; a width is needed.
+
+        Raises
+        ------
+        ValueError : a width that the moments do not resolve, or an electron number out of range.
+        """
+        if smearing.name == "fixed" or not smearing.width > self.resolution:
+            raise ValueError(
+                f"Fermi level by moments: expected a smearing wider than {self.resolution:.3f} eV, received "
+                f"{smearing}; compute more moments"
+            )
+
+        def excess(mu: float) -> float:
+            curve, _ = self._curves(lambda e: smearing.fraction((e - mu) / smearing.width)[None])
+            return degeneracy * float(curve.sum()) - n_electrons
+
+        ends = self.center - self.half_width, self.center + self.half_width
+        if excess(ends[0]) * excess(ends[1]) > 0:
+            raise ValueError(f"electrons: {n_electrons:g} are not between 0 and the states of the basis")
+        return float(brentq(excess, *ends, xtol=1e-6))
+
+    @property
+    def resolution(self) -> float:
+        """Narrowest Gaussian in eV that the moments resolve to about 1e-4 of its height."""
+        return 4.5 * self.half_width / self.samples.shape[2]
+
+    def _curves(self, kernel: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Tr k(H) for each row k of a kernel (n_rows, n_nodes) given at energies (n_nodes,)."""
+        n = self.samples.shape[2]
+        nodes = self.center + self.half_width * chebyshev_nodes(2 * n)
+        return self._mean(chebyshev_coefficients(kernel(nodes))[:, :n])
+
+    def _mean(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        curves = self.samples @ weights.T
+        n = len(curves)
+        spread = curves.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(curves.shape[1:])
+        return curves.mean(axis=0), spread
+
+
+def moments(
+    pencil: Pencil,
+    width: float,
+    *,
+    n_vectors: int | None = 64,
+    groups: np.ndarray | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Moments:
+    """Moments enough for a Gaussian (or smearing) of that width.
+
+    Parameters
+    ----------
+    width : eV; the number of moments is 6 a / width.
+    n_vectors : random vectors; None for the exact trace over all unit vectors (n_orbitals of them).
+    groups : (n_orbitals,) group of each orbital from 0, for projected densities; costs twice the products.
+    progress : called with vectors done and their number.
+
+    Raises
+    ------
+    ValueError : a width or number of vectors that is not positive, an overlap that is not positive.
+    """
+    if not (np.isfinite(width) and width > 0 and (n_vectors is None or n_vectors > 0)):
+        raise ValueError(f"moments: expected a positive width and vectors, received {width} and {n_vectors}")
+    n = pencil.h.shape[0]
+    recursion = _Recursion(pencil)
+    n_moments = int(np.ceil(_WIDTHS_PER_MOMENT * recursion.half_width / width)) // 2 * 2 + 2
+    random = np.random.default_rng(seed)
+    total, samples = (n if n_vectors is None else n_vectors), []
+    block = max(_BLOCK, min(256, _SMALL_BLOCK // n))
+    for start in range(0, total, block):
+        size = min(block, total - start)
+        if n_vectors is None:
+            z = np.eye(n, size, -start)
+        else:
+            z = random.choice([-1.0, 1.0], (n, size))
+        found = recursion.moments(z, n_moments, groups)
+        samples.append(found if n_vectors is not None else found.sum(axis=0, keepdims=True))
+        if progress is not None:
+            progress(start + size, total)
+    stacked = np.concatenate(samples)
+    if n_vectors is None:
+        stacked = stacked.sum(axis=0, keepdims=True)
+    return Moments(stacked, recursion.center, recursion.half_width, n)
+
+
+class _Recursion:
+    """T_m(A) y of one pencil, with S^-1 and S^-1/2 as polynomials of S."""
+
+    def __init__(self, pencil: Pencil) -> None:
+        self._h, self._s = pencil.h, pencil.s
+        n, dtype = self._h.shape[0], np.result_type(self._h.dtype, self._s.dtype)
+        self._orthogonal = (self._s - sp.identity(n)).count_nonzero() == 0
+        if not self._orthogonal:
+            self._powers = OverlapPowers(self._s)
+        low, high, error = lanczos_range(self._operator, n, dtype, metric=lambda x: self._s @ x)
+        self.center = 0.5 * (low + high)
+        self.half_width = _MARGIN * (0.5 * (high - low) + error)
+
+    def _operator(self, x: np.ndarray) -> np.ndarray:
+        hx = self._h @ x
+        return hx if self._orthogonal else self._powers.inverse(hx)
+
+    def _scaled(self, x: np.ndarray) -> np.ndarray:
+        return (self._operator(x) - self.center * x) / self.half_width
+
+    def moments(self, z: np.ndarray, n_moments: int, groups: np.ndarray | None) -> np.ndarray:
+        """(n_vectors, n_curves, n_moments)."""
+        y = z if self._orthogonal else self._powers.inverse_root(z.astype(self._s.dtype))
+        return self._projected(y, n_moments, groups) if groups is not None else self._total(y, n_moments)
+
+    def _projected(self, y: np.ndarray, n_moments: int, groups: np.ndarray) -> np.ndarray:
+        members = sp.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))))
+        left = (self._s @ y).conj()
+        before, now = y, self._scaled(y)
+        found = [members @ np.real(left * y)]
+        for _ in range(1, n_moments):
+            found.append(members @ np.real(left * now))
+            before, now = now, 2 * self._scaled(now) - before
+        return np.array(found).transpose(2, 1, 0)
+
+    def _total(self, y: np.ndarray, n_moments: int) -> np.ndarray:
+        """By μ_2m = 2 t_m† S t_m - μ_0 and μ_2m+1 = 2 t_m+1† S t_m - μ_1, t_m = T_m(A) y."""
+        found = np.empty((y.shape[1], n_moments))
+        before, now = y, self._scaled(y)
+        s_before = self._s @ before
+        found[:, 0] = _dots(y, s_before)
+        found[:, 1] = _dots(now, s_before)
+        for m in range(1, n_moments // 2):
+            s_now = self._s @ now
+            found[:, 2 * m] = 2 * _dots(now, s_now) - found[:, 0]
+            before, now = now, 2 * self._scaled(now) - before
+            found[:, 2 * m + 1] = 2 * _dots(now, s_now) - found[:, 1]
+        return found[:, None, :]
+
+
+def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.real(np.sum(x.conj() * y, axis=0))
+
+
+def _jackson(n: int) -> np.ndarray:
+    """(n,) damping factors of Jackson's kernel."""
+    m = np.arange(n)
+    q = np.pi / (n + 1)
+    return ((n - m + 1) * np.cos(q * m) + np.sin(q * m) / np.tan(q)) / (n + 1)
