@@ -89,6 +89,28 @@ def rotation_of_degree(l: int, rotation: np.ndarray) -> np.ndarray:
     return (inverse @ rotated).T
 
 
+@cache
+def generators(l: int) -> np.ndarray:
+    """(3, 2l+1, 2l+1) G_a with D_l(turn by ω) = 1 + Σ_a ω_a G_a + ..., antisymmetric, float64."""
+    m = np.arange(-l, l + 1)
+    about_z = np.zeros((2 * l + 1, 2 * l + 1))
+    about_z[l + m, l - m] = -m
+    to_x = rotation_of_degree(l, np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]]))
+    to_y = rotation_of_degree(l, np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]))
+    return np.stack([to_x @ about_z @ to_x.T, to_y @ about_z @ to_y.T, about_z])
+
+
+def harmonics_gradient(l_max: int, unit_vectors: np.ndarray) -> np.ndarray:
+    """(n, 3, (l_max + 1)²) |r| ∂Y_lm(r̂)/∂r of unit vectors (n, 3): Σ_a (r̂ × e_c)_a G_a Y_l."""
+    values = real_harmonics(l_max, unit_vectors)
+    turns = np.cross(unit_vectors[:, None], np.eye(3)[None])
+    degrees = (
+        np.einsum("nca,apq,nq->ncp", turns, generators(l), values[:, degree_slice(l)])
+        for l in range(l_max + 1)
+    )
+    return np.concatenate(list(degrees), axis=2)
+
+
 def rotation_of_shells(shells: tuple[int, ...], rotation: np.ndarray) -> np.ndarray:
     """Block-diagonal D(Q) for the orbitals of a list of shells, shape (n_orbitals, n_orbitals)."""
     from scipy.linalg import block_diag

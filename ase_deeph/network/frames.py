@@ -7,27 +7,13 @@ angles that the frame itself is made of are singular along ±z.
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from ase_deeph.harmonics import edge_rotations, rotation_of_degree
-
-_TO_Y = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
-_TO_X = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
-
-
-@cache
-def generators(l: int) -> np.ndarray:
-    """(3, 2l+1, 2l+1) G_a with D_l(turn by ω) = 1 + Σ_a ω_a G_a + ..., antisymmetric, float64."""
-    m = np.arange(-l, l + 1)
-    about_z = np.zeros((2 * l + 1, 2 * l + 1))
-    about_z[l + m, l - m] = -m
-    to_x, to_y = rotation_of_degree(l, _TO_X), rotation_of_degree(l, _TO_Y)
-    return np.stack([to_x @ about_z @ to_x.T, to_y @ about_z @ to_y.T, about_z])
+from ase_deeph.harmonics import edge_rotations, generators
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -6,6 +6,7 @@ function of positions and cell.
 
 from __future__ import annotations
 
+from ase_deeph.two_center.derivative import OverlapDerivative, overlap_derivatives, overlap_gradient
 from ase_deeph.two_center.overlap import overlap, overlap_function
 
-__all__ = ["overlap", "overlap_function"]
+__all__ = ["OverlapDerivative", "overlap", "overlap_derivatives", "overlap_function", "overlap_gradient"]

@@ -92,9 +92,15 @@ class TwoCenterTable:
         apart = squared > 0
         distances = xp.where(apart, xp.sqrt(xp.where(apart, squared, 1.0)), 0.0)
         unit = vectors / xp.where(apart, distances, 1.0)[:, None]
-        radial = self.radial(distances, xp)
-        L_max = max(a + b for a, b in self.degree_pairs)
-        harmonics = real_harmonics(L_max, unit)
+        return self.contracted(self.radial(distances, xp), real_harmonics(self.L_max, unit), xp)
+
+    @property
+    def L_max(self) -> int:
+        """Largest degree that two shells couple to."""
+        return max(a + b for a, b in self.degree_pairs)
+
+    def contracted(self, radial: Array, harmonics: Array, xp: Any = np) -> Array:
+        """(n, rows, columns) from I_L (n, n_channels) and Y_LM (n, (L_max + 1)²)."""
         parts, start = [], 0
         for a, b in self.degree_pairs:
             shape = (self.row_degrees.count(a), self.col_degrees.count(b))
@@ -105,7 +111,7 @@ class TwoCenterTable:
                 strength = radial[:, start:stop].reshape(-1, shape[0], 1, shape[1], 1)
                 part = part + strength * angular.reshape(-1, 1, 2 * a + 1, 1, 2 * b + 1)
                 start = stop
-            parts.append(part.reshape(len(vectors), -1))  # type: ignore[attr-defined]
+            parts.append(part.reshape(len(radial), -1))  # type: ignore[attr-defined]
         flat = xp.concatenate(parts, axis=1)[:, self.block_order]
         return flat.reshape(-1, *self.shape)
 
