@@ -24,7 +24,9 @@ from ase_deeph.uncertainty import HamiltonianSpread, Uncertainty
 log = logging.getLogger(__name__)
 
 _ELECTRONIC = ("eigenvalues", "fermi_level", "ibz_kpoints", "kpoint_weights", "occupations")
+_MOMENTS = ("magmom", "magmoms")
 _IGNORED = {"initial_charges", "initial_magmoms"}
+_IGNORED_BY_MAGNETIC = {"initial_charges"}
 DEFAULT_MAX_SPREAD = 0.002
 
 
@@ -54,12 +56,12 @@ class DeepHCalculator(BandCalculator):
     Notes
     -----
     The Fermi level is always that of the last *mesh* given as k-points: a band path does not change it.
-    Predictions are kept per geometry (positions, cell, pbc, species); initial charges and magnetic moments do
-    not matter.  Methods without an `atoms` argument speak of the structure that the calculator was last
-    attached to or asked about, as it is now.  A structure outside the training domain (an unseen pair of
-    species, a distance below those seen, other coordination, a spread above `max_spread`) is predicted
-    nevertheless, with one logged warning that says why; `get_uncertainty` has the numbers.  Compiled networks
-    are kept on disk (see compilation_cache.py).
+    Predictions are kept per geometry (positions, cell, pbc, species); initial charges do not matter, initial
+    magnetic moments only to a model that reads them.  Methods without an `atoms` argument speak of the structure
+    that the calculator was last attached to or asked about, as it is now.  A structure outside the training
+    domain (an unseen pair of species, a distance below those seen, other coordination, a spread above
+    `max_spread`) is predicted nevertheless, with one logged warning that says why; `get_uncertainty` has the
+    numbers.  Compiled networks are kept on disk (see compilation_cache.py).
 
     Examples
     --------
@@ -93,6 +95,7 @@ class DeepHCalculator(BandCalculator):
         if max_spread is not None and not max_spread >= 0:
             raise ValueError(f"max_spread: expected None or an energy >= 0 in eV, received {max_spread!r}")
         self._source = Committee(model, overlap, device=device, dtype=dtype)
+        self.ignored_changes = _IGNORED_BY_MAGNETIC if self._source.magnetic else _IGNORED
         self._max_spread = max_spread
         self._attached: weakref.ref[Atoms] | None = None
         self._prediction: Prediction | None = None
@@ -138,7 +141,8 @@ class DeepHCalculator(BandCalculator):
             self._bands_requested = True
         changed = super().set(**kwargs)
         if changed:
-            self.results = {name: v for name, v in self.results.items() if name not in _ELECTRONIC}
+            of_levels = (*_ELECTRONIC, *_MOMENTS)
+            self.results = {name: v for name, v in self.results.items() if name not in of_levels}
         return changed
 
     def set_atoms(self, atoms: Atoms) -> None:
@@ -169,7 +173,7 @@ class DeepHCalculator(BandCalculator):
         """The prediction for a structure, from the last one when no atom has moved."""
         subject = self._subject(atoms)
         last = self._prediction
-        if last is None or compare_atoms(last.atoms, subject, excluded_properties=_IGNORED):
+        if last is None or compare_atoms(last.atoms, subject, excluded_properties=self.ignored_changes):
             self.reset()
             last = self._prediction = Prediction(subject.copy(), self._source, self._max_spread)
         self.atoms = last.atoms
@@ -222,7 +226,7 @@ class DeepHCalculator(BandCalculator):
         Raises
         ------
         PropertyNotImplementedError : energy, forces or stress without a force field or a model that has them,
-            or not for this structure.
+            or not for this structure; "magmom" and "magmoms" without spin.
         """
         if atoms is None and allow_calculation:
             atoms = self._subject(None)
@@ -231,6 +235,8 @@ class DeepHCalculator(BandCalculator):
             return value.copy() if isinstance(value, np.ndarray) else value
         if any(name in names for names in NAMES_OF.values()):
             raise not_implemented(name)
+        if name in _MOMENTS:
+            return self._moments(name, atoms, allow_calculation)
         return super().get_property(name, atoms, allow_calculation)
 
     def calculation_required(self, atoms: Atoms, properties: Sequence[str]) -> bool:
@@ -240,6 +246,16 @@ class DeepHCalculator(BandCalculator):
         if energies and self._energies is not None and self._energies.required(atoms, energies):
             return True
         return bool(others or not energies) and super().calculation_required(atoms, others)
+
+    def _moments(self, name: str, atoms: Atoms | None, allow_calculation: bool) -> Any:
+        """Mulliken moments, put into `results` where they are the numbers that ASE's files expect (collinear)."""
+        if not allow_calculation:
+            known = atoms is not None and self.atoms is not None and not self.check_state(atoms)
+            return self.results.get(name) if known else None
+        moments = self.get_magnetic_moments(atoms)
+        if moments.ndim == 1:
+            self.results |= {"magmoms": moments, "magmom": float(moments.sum())}
+        return moments.copy() if name == "magmoms" else self.get_magnetic_moment(atoms)
 
     def _refreshed(self, name: str, atoms: Atoms, allow_calculation: bool = True) -> Any:
         """One of the energies, also put into `results`, where ASE's own names stand and what still holds."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotPresent
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, PropertyNotPresent
 from ase.dft.kpoints import BandPath, get_monkhorst_pack_size_and_offset
 from ase.spectrum.band_structure import BandStructure
 
 from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.kpoints import KPoints, k_points, point_list
 from ase_deeph.matrix import RealSpaceMatrix
+from ase_deeph.populations import Populations
+
+log = logging.getLogger("ase_deeph.calculator")
 
 _AT_THE_LEVEL = 1e-6
 
@@ -95,8 +99,41 @@ class BandCalculator(Calculator):
         return self._k_points().bz_to_ibz
 
     def get_k_point_weights(self) -> np.ndarray:
-        """(n_ibz,) weights that sum to 1."""
+        """(n_ibz,) weights that sum to 1; for spinors a warning is logged, as ASE's DOS is about to double them."""
+        if self.get_hamiltonian().spin == "spinor":
+            log.warning(
+                "ase.dft.dos.DOS and ase.dft.stm count two electrons per level, spinor levels hold one; give them "
+                "calc.with_two_channels(), or use ElectronicStructure.dos"
+            )
         return self._k_points().weights
+
+    def get_magnetic_moments(self, atoms: Atoms | None = None) -> np.ndarray:
+        """Mulliken moments of the atoms in μB: (n_atoms,) for collinear spin, (n_atoms, 3) for spinors.
+
+        Raises
+        ------
+        PropertyNotImplementedError : H has no spin.
+        """
+        hamiltonian = self.get_hamiltonian(atoms)
+        if hamiltonian.spin == "none":
+            raise PropertyNotImplementedError(
+                "magnetic moments: the Hamiltonian of this calculator has no spin"
+            )
+        moments = Populations(self.get_electronic_structure()).magnetic_moments()
+        return moments[:, 2] if hamiltonian.spin == "collinear" else moments
+
+    def get_magnetic_moment(self, atoms: Atoms | None = None) -> Any:
+        """Moment of the cell in μB: a number, for spinors a vector (3,); see `get_magnetic_moments`."""
+        total = self.get_magnetic_moments(atoms).sum(axis=0)
+        return float(total) if np.ndim(total) == 0 else total
+
+    def with_two_channels(self) -> BandCalculator:
+        """For tools that count two electrons per level of a single channel, as ase.dft.dos.DOS does: this calculator,
+        or, for spinors, a view of it whose levels stand in two channels, every other level in each.
+
+        Counts, densities of states and gaps are right in the view; its channels are not spin up and down.
+        """
+        return TwoChannels(self) if self.get_hamiltonian().spin == "spinor" else self
 
     def get_number_of_spins(self) -> int:
         """2 for collinear spin, else 1 (a spinor result too: its levels hold one electron each)."""
@@ -142,6 +179,44 @@ class BandCalculator(Calculator):
         if given is not None and not isinstance(given, (str, BandPath)):
             given = BandPath(structure.atoms.cell, kpts=point_list(given))
         return structure.band_structure(given, npoints)
+
+
+class TwoChannels(BandCalculator):
+    """The levels of a spinor calculator in two channels: 1st, 3rd, ... and 2nd, 4th, ... (see `with_two_channels`)."""
+
+    def __init__(self, calculator: BandCalculator) -> None:
+        super().__init__()
+        self._calculator = calculator
+        self.atoms = calculator.get_hamiltonian().atoms
+
+    def get_hamiltonian(self, atoms: Atoms | None = None) -> RealSpaceMatrix:
+        """H(R) in eV."""
+        return self._calculator.get_hamiltonian(atoms)
+
+    def get_electronic_structure(self, atoms: Atoms | None = None) -> ElectronicStructure:
+        """H, S and the electrons in them."""
+        return self._calculator.get_electronic_structure(atoms)
+
+    def _k_points(self) -> KPoints:
+        return self._calculator._k_points()
+
+    def _result(self, name: str) -> Any:
+        value = self._calculator._result(name)
+        return _halves(value) if name in ("eigenvalues", "occupations") else value
+
+    def get_number_of_spins(self) -> int:
+        """2."""
+        return 2
+
+    def get_k_point_weights(self) -> np.ndarray:
+        """(n_ibz,) weights that sum to 1."""
+        return self._k_points().weights
+
+
+def _halves(levels: np.ndarray) -> np.ndarray:
+    """(2, n_kpts, n_bands / 2) from (1, n_kpts, n_bands), the last level left out where their number is odd."""
+    even = 2 * (levels.shape[2] // 2)
+    return np.stack([levels[0, :, 0:even:2], levels[0, :, 1:even:2]])
 
 
 def check_path(kpts: Any) -> None:

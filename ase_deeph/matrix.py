@@ -302,7 +302,7 @@ class RealSpaceMatrix:
 
 
 def gauge_shift(hamiltonian: RealSpaceMatrix, overlap: RealSpaceMatrix) -> float:
-    """The μ (eV) that minimises |H - μ S|² over all entries: μ = ⟨H, S⟩ / ⟨S, S⟩."""
+    """The μ (eV) that minimises |H - μ S|² over all entries: μ = ⟨H, S⟩ / ⟨S, S⟩; S of the spin of H."""
     s = overlap.on(overlap.pairs.union(hamiltonian.pairs))
     h = hamiltonian.on(s.pairs)
-    return float(np.sum(h.entries * s.entries) / np.sum(s.entries**2))
+    return float(np.sum(np.real(h.entries * s.entries)) / np.sum(np.abs(s.entries) ** 2))

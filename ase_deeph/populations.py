@@ -1,8 +1,9 @@
-"""Whose electrons they are: Mulliken and Löwdin charges of atoms and Mayer bond orders, summed over k.
+"""Whose electrons they are: Mulliken and Löwdin charges of atoms, their moments, Mayer bond orders, summed over k.
 
 With P(k) = Σ_n f_n c_n c_n†, S(k) the overlap and w_k the weights of the mesh (Σ w_k = 1)
 
     Mulliken    N_A = Σ_k w_k Σ_{μ in A} (P S)_μμ                    [J. Chem. Phys. 23, 1833 (1955)]
+    moments     m_A = Σ_k w_k Σ_{μ in A} (σ P S)_μμ in μB
     Löwdin      N_A = Σ_k w_k Σ_{μ in A} (S^½ P S^½)_μμ              [J. Chem. Phys. 18, 365 (1950)]
     Mayer       B_AB = Σ_k w_k Σ_{μ in A, ν in B} (P S)_μν (P S)_νμ  [Chem. Phys. Lett. 97, 270 (1983)]
 
@@ -22,6 +23,7 @@ from ase_deeph.dos import orbital_groups
 from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.kpoints import KPoints
 from ase_deeph.pairs import AtomPairs
+from ase_deeph.spin_states import spin_rows
 
 _EMPTY = 1e-14
 _CHUNK_ENTRIES = 4e6
@@ -76,6 +78,35 @@ class Populations:
         for weight, s, c, f in self._filled(self._reduced):
             total += weight * np.abs(_times(_square_root(s), c)) ** 2 @ f
         return self._by_atom(total)
+
+    def magnetic_moments(self) -> np.ndarray:
+        """(n_atoms, 3) Mulliken's moments in μB, positive where spin up prevails; collinear ones along z.
+
+        Of spinors the moments need the whole mesh, as k and -k carry opposite spin without magnetism.
+
+        Raises
+        ------
+        ValueError : H has no spin.
+        """
+        structure = self.structure
+        spin = structure.hamiltonian.spin
+        if spin == "none":
+            raise ValueError("magnetic_moments: expected a collinear or spinor Hamiltonian, received none")
+        result = np.zeros((len(structure.atoms), 3))
+        if spin == "collinear":
+            for channel, (weight, s, c, f) in enumerate(self._filled(self._reduced)):
+                up_or_down = 1 - 2 * (channel % 2)
+                electrons = np.real(c.conj() * _times(s, c)) @ f
+                result[:, 2] += up_or_down * weight * self._by_atom(electrons)
+            return result
+        up, down = spin_rows(structure.hamiltonian)
+        for weight, s, c, f in self._filled(replace(structure, symmetry="none")):
+            sc = _times(s, c)
+            raised, lowered = (c[up].conj() * sc[down]) @ f, (c[down].conj() * sc[up]) @ f
+            z = np.real(c[up].conj() * sc[up] - c[down].conj() * sc[down]) @ f
+            per_row = np.column_stack([(raised + lowered).real, (raised - lowered).imag, z])
+            result += weight * self._members[:, up] @ per_row
+        return result
 
     def bond_orders(self) -> np.ndarray:
         """(n_atoms, n_atoms) Mayer's bond orders between A and all images of B; the diagonal is A's own share."""

@@ -139,6 +139,11 @@ class Committee:
             *(frozenset(getattr(member, "potential_properties", ())) for member in self.members)
         )
 
+    @property
+    def magnetic(self) -> bool:
+        """Whether H of any member depends on the atoms' initial magnetic moments."""
+        return any(getattr(member, "magnetic", False) for member in self.members)
+
     def potential(self, atoms: Atoms, *, stress: bool | None = None) -> Any:
         """Mean energy (eV), forces (eV/Å), stress (eV/Å³) and energies of the atoms (eV), a `Potential`.
 

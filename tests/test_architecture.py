@@ -13,15 +13,16 @@ PACKAGE = ROOT / "ase_deeph"
 FLOORS = [
     {"basis", "compilation_cache"},
     {"neighbours"},
-    {"pairs", "harmonics", "coupling"},
+    {"pairs", "harmonics", "coupling", "spin_coupling"},
     {"bloch"},
-    {"matrix", "graph", "reference", "domain"},
+    {"matrix", "graph", "reference", "domain", "pauli", "moments"},
     {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
-    {"model", "potential", "bands", "band_derivatives", "dos", "orthogonalization"},
+    {"large"},
+    {"model", "potential", "spin", "bands", "band_derivatives", "dos", "orthogonalization", "sparse"},
     {"electronic_structure"},
     {"calculator", "sources", "exporters", "transport", "pretrained", "validation"}
     | {"calculator_bands", "calculator_energies", "calculator_prediction"}
-    | {"populations", "electronic_trajectory"}
+    | {"populations", "spin_states", "electronic_trajectory", "derivatives"}
     | {"uncertainty", "uncertainty_levels", "uncertainty_ranking"},
     {"cli", "trainers"},
 ]

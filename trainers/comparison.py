@@ -12,6 +12,7 @@ from ase_deeph.basis import OrbitalBasis
 from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.matrix import RealSpaceMatrix, gauge_shift
 from trainers.energy_evaluation import EnergyComparison
+from trainers.spin_errors import entry_sizes, n_channels, overlap_of_spin, pair_sums, spin_errors
 
 WINDOW = 3.0
 """Levels and the density of states are compared within this many eV of the reference's Fermi level."""
@@ -83,14 +84,19 @@ class Residuals:
         """(4,) Σ|r|, Σ|r - μS|, Σ|H|, entries."""
         return np.array([*(m.sum() for m in self.magnitudes()), self.raw.entries.size])
 
+    def of_spin(self) -> dict[str, float] | None:
+        """Errors of channels, exchange or spin-orbit coupling (see spin_errors.py); None without spin."""
+        return spin_errors(self.fixed, self.reference)
+
     def distances(self) -> np.ndarray:
         """(n_pairs,) Å."""
         return np.linalg.norm(self.raw.pairs.displacements(self.raw.atoms), axis=1)
 
 
 def residuals(predicted: RealSpaceMatrix, reference: RealSpaceMatrix, overlap: RealSpaceMatrix) -> Residuals:
-    """Errors raw and gauge-fixed; H and S share one basis, their pairs may differ."""
+    """Errors raw and gauge-fixed; H and S share one basis, their pairs may differ.  One μ for all channels of spin."""
     raw = predicted - reference
+    overlap = overlap_of_spin(overlap, raw.spin)
     shift = gauge_shift(raw, overlap)
     fixed = raw - overlap.restricted_to(raw.pairs) * shift
     return Residuals(raw, fixed, reference.on(raw.pairs), shift)
@@ -112,13 +118,13 @@ def by_shell_pair(errors: Residuals, pairs: np.ndarray | None = None) -> Sums:
     sums, raw = Sums(), errors.raw
     counted = np.ones(len(raw.pairs), dtype=bool) if pairs is None else pairs
     symbols = np.array(raw.atoms.get_chemical_symbols())
-    padded = [np.abs(m.padded_blocks()) for m in (raw, errors.fixed, errors.reference)]
+    padded, channels = [entry_sizes(m) for m in (raw, errors.fixed, errors.reference)], n_channels(raw.spin)
     for left in sorted(set(symbols)):
         for right in sorted(set(symbols)):
             chosen = counted & (symbols[raw.pairs.i] == left) & (symbols[raw.pairs.j] == right)
             if chosen.any():
                 tables = [_shell_sums(m[chosen].sum(axis=0), raw.basis, left, right) for m in padded]
-                sums.merge(_labelled(tables, int(chosen.sum()), raw.basis, left, right))
+                sums.merge(_labelled(tables, channels * int(chosen.sum()), raw.basis, left, right))
     return sums
 
 
@@ -148,8 +154,9 @@ def by_distance(errors: Residuals) -> Sums:
     """Error sums by distance of the atoms: on site, then bins of BIN_WIDTH."""
     sums, pairs = Sums(), errors.raw.pairs
     bins = np.where(pairs.on_site, -1, (errors.distances() / BIN_WIDTH).astype(int))
-    of_pair = [np.add.reduceat(m, errors.raw.offsets[:-1]) for m in errors.magnitudes()]
-    rows = np.column_stack([*of_pair, errors.raw.block_shapes.prod(axis=1)])
+    of_pair = [pair_sums(m, errors.raw.offsets) for m in errors.magnitudes()]
+    sizes = errors.raw.block_shapes.prod(axis=1) * (2 if errors.raw.spin == "collinear" else 1)
+    rows = np.column_stack([*of_pair, sizes])
     for n in np.unique(bins):
         sums.add(distance_label(int(n)), rows[bins == n].sum(axis=0))
     return sums
@@ -208,7 +215,8 @@ class Comparison:
     """Everything measured on one structure; small, so that thousands fit in memory.
 
     `spread` is the root mean square over entries of the committee's standard deviation in eV, None for one model;
-    `rms` that of the gauge-fixed error; `energy` is None where model or reference has no energy and forces.
+    `rms` that of the gauge-fixed error; `energy` is None where model or reference has no energy and forces, `spin`
+    where H has no spin.
     """
 
     name: str
@@ -224,6 +232,7 @@ class Comparison:
     own_overlap: dict[str, float] | None = None
     spread: float | None = None
     energy: EnergyComparison | None = None
+    spin: dict[str, float] | None = None
 
     @property
     def family(self) -> str:
@@ -248,6 +257,7 @@ class Comparison:
             **({f"own_overlap_{k}": v for k, v in self.own_overlap.items()} if self.own_overlap else {}),
             **({} if self.spread is None else {"spread_meV": 1e3 * self.spread}),
             **({} if self.energy is None else self.energy.to_dict()),
+            **(self.spin or {}),
         }
 
 
@@ -312,7 +322,7 @@ def spectrum_errors(
     return Spectrum(
         gap=1e3 * float(reference.band_gap()),
         predicted_gap=1e3 * float(predicted.band_gap()),
-        dos_error=100.0 * float(np.trapezoid(np.abs(ours - true)) / np.trapezoid(true)),
+        dos_error=100.0 * float(np.sum(np.trapezoid(np.abs(ours - true))) / np.sum(np.trapezoid(true))),
     )
 
 

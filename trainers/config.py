@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.energy_config import EnergyConfig
+from ase_deeph.network.spin_config import SpinConfig
 
 
 class _Section(BaseModel):
@@ -67,6 +68,9 @@ class LossConfig(_Section):
     """Random k-points of each structure whose eigenvectors are kept."""
     levels_per_step: int = Field(24, ge=1)
     """At most so many levels of one k-point are drawn for each structure and step."""
+    derivative_weight: float = Field(0.0, ge=0)
+    """Weight (Å) of the mean error of dH/dR, learnt from the displaced pairs of the training set (see slopes.py);
+    above 0 each pair counts as one structure, in its middle; 0 leaves it out and takes both as they are."""
     huber_delta: float = Field(0.01, gt=0)
     """eV; the Huber loss is quadratic below it."""
 
@@ -185,6 +189,32 @@ class PotentialConfig(_Section):
         return EnergyConfig(**{f.name: getattr(self, f.name) for f in fields(EnergyConfig)})
 
 
+class SpinSection(_Section):
+    """[spin]: H of spin up and down, or of spinors; moments and spin-orbit coupling (see SpinConfig)."""
+
+    backbone: Literal["trained", "frozen"] = "trained"
+    """"frozen": the Hamiltonian network stays that of [training] start_from, a spin head alone is trained."""
+    spin_weight: float = Field(1.0, gt=0)
+    """Factor on the entries of A_x, A_y, A_z and of what is odd in the moments; spinors only."""
+    kind: Literal["collinear", "spinor"] = SpinConfig.kind
+    magnetic_cutoff: float | None = SpinConfig.magnetic_cutoff
+    channels: int = SpinConfig.channels
+    pseudo_channels: int = SpinConfig.pseudo_channels
+    n_heads: int = SpinConfig.n_heads
+    n_radial: int = SpinConfig.n_radial
+    hidden: int = SpinConfig.hidden
+
+    @model_validator(mode="after")
+    def _is_a_head(self) -> SpinSection:
+        _ = self.spin_config
+        return self
+
+    @property
+    def spin_config(self) -> SpinConfig:
+        """The architecture."""
+        return SpinConfig(**{f.name: getattr(self, f.name) for f in fields(SpinConfig)})
+
+
 class TrainingConfig(_Section):
     """A whole config.toml."""
 
@@ -196,8 +226,21 @@ class TrainingConfig(_Section):
     optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig.model_validate({}))
     training: RunConfig
     potential: PotentialConfig | None = None
+    spin: SpinSection | None = None
     folder: str = Field(".", exclude=True)
     """Folder of the config file."""
+
+    @model_validator(mode="after")
+    def _spin_alone(self) -> TrainingConfig:
+        if self.spin is not None and self.potential is not None:
+            raise ValueError(
+                "[spin] and [potential] are two runs: train H first, then the head with start_from"
+            )
+        if self.spin is not None and (self.loss.level_weight or getattr(self.loss, "derivative_weight", 0.0)):
+            raise ValueError(
+                "[loss] level_weight and derivative_weight are for H without spin; set them to 0"
+            )
+        return self
 
     @property
     def network_config(self) -> NetworkConfig:
@@ -220,6 +263,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "optimizer": OptimizerConfig,
     "training": RunConfig,
     "potential": PotentialConfig,
+    "spin": SpinSection,
 }
 
 

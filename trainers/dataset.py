@@ -17,6 +17,7 @@ from ase_deeph.io.dataset import split
 from trainers.devices import Devices
 from trainers.feed import Feed
 from trainers.levels import LevelSample, sample_levels
+from trainers.slopes import SlopeBatch, pad_slopes
 from trainers.structures import Structure
 
 Shape = tuple[int, int, int]
@@ -36,6 +37,7 @@ class Batch:
     weight : 1 for each structure that is there, 0 for an empty place.
     total : structures of the whole update that this batch is a part of.
     levels : states drawn for a loss on levels, None without one.
+    slopes : labels of dH/dR, None where no structure has one.
     """
 
     graph: CrystalGraph
@@ -45,6 +47,7 @@ class Batch:
     weight: Float[Array | np.ndarray, " n"]
     total: Float[Array | np.ndarray, ""]
     levels: LevelSample | None = None
+    slopes: SlopeBatch | None = None
 
 
 def choose_shapes(sizes: Sequence[Shape], max_shapes: int) -> tuple[list[Shape], np.ndarray]:
@@ -129,6 +132,10 @@ class Batches:
     def _shapes(self) -> tuple[list[Shape], np.ndarray]:
         return choose_shapes([s.size for s in self.structures], self.max_shapes)
 
+    @cached_property
+    def _has_slopes(self) -> bool:
+        return any(getattr(s, "slope", None) is not None for s in self.structures)
+
     @property
     def _part(self) -> int:
         """Structures of a batch on each device."""
@@ -199,6 +206,11 @@ class Batches:
         if not present:
             padded = replace(padded, weight=np.zeros_like(padded.weight))
         padded = replace(padded, total=np.asarray(total, dtype=padded.weight.dtype))
+        if self._has_slopes:
+            shown = present or [self.structures[like]]
+            slopes = [s.slope if present else None for s in shown]
+            found = pad_slopes(slopes, [s.graph for s in shown], padded.target.shape, self._part)
+            padded = replace(padded, slopes=found)
         states = [getattr(s, "states", None) for s in present or [self.structures[like]]]
         if seeds is None or any(s is None for s in states):
             return padded

@@ -51,10 +51,10 @@ def compare(
 
     Raises
     ------
-    ValueError : the reference lacks H or S, has spin, or is of another basis.
+    ValueError : the reference lacks H or S, has another kind of spin than the model, or is of another basis.
     """
     committee = model if isinstance(model, Committee) else Committee(model)
-    reference, overlap = _checked(name, data, _basis(committee))
+    reference, overlap = _checked(name, data, committee)
     members = committee.predictions(reference.atoms)
     predicted = mean_matrix(members)
     errors = residuals(predicted, reference, overlap)
@@ -82,6 +82,7 @@ def compare(
         own_overlap=own,
         spread=None if spread is None else _rms(spread),
         energy=compare_energy(data, committee.members),
+        spin=errors.of_spin(),
     )
 
 
@@ -111,14 +112,18 @@ def _basis(committee: Committee) -> OrbitalBasis:
     return first
 
 
-def _checked(name: str, data: ReferenceData, basis: OrbitalBasis) -> tuple[RealSpaceMatrix, RealSpaceMatrix]:
+def _checked(name: str, data: ReferenceData, committee: Committee) -> tuple[RealSpaceMatrix, RealSpaceMatrix]:
     """H and S on the model's basis object."""
+    basis, spin = _basis(committee), getattr(committee.members[0], "spin", "none")
     if data.hamiltonian is None or data.overlap is None:
         raise ValueError(
             f"structure {name}: expected H and S to compare with, received a folder without them"
         )
-    if data.hamiltonian.spin != "none":
-        raise ValueError(f"structure {name}: expected spin 'none', received {data.hamiltonian.spin!r}")
+    if data.hamiltonian.spin != spin:
+        raise ValueError(
+            f"structure {name}: the model's H has spin {spin!r}, the reference's {data.hamiltonian.spin!r}; "
+            "evaluate on data of the model's kind"
+        )
     return _in_basis(data.hamiltonian, basis), _in_basis(data.overlap, basis)
 
 
@@ -164,7 +169,7 @@ def band_pair(
 ) -> tuple[ElectronicStructure, ElectronicStructure]:
     """Reference and prediction of one structure of the dataset, read again, for a picture of its bands."""
     data = _read_one(name, Path(dataset))
-    reference, overlap = _checked(name, data, _basis(committee))
+    reference, overlap = _checked(name, data, committee)
     predicted = mean_matrix(committee.predictions(reference.atoms))
     return _structure(reference, overlap, data, kpts), _structure(predicted, overlap, data, kpts)
 

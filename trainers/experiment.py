@@ -200,7 +200,9 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
             level_states, cutoff=network_config.cutoff, n_padded=basis.max_orbitals, config=config.loss
         )
 
-    def load(where: list[Path], states: Callable[..., LevelStates] | None = None) -> list[Structure]:
+    def load(
+        where: list[Path], states: Callable[..., LevelStates] | None = None, slopes: bool = False
+    ) -> list[Structure]:
         return load_structures(
             where,
             basis,
@@ -208,10 +210,11 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
             tolerance=data.drop_beyond_cutoff_below,
             dtype=dtype,
             states=states,
+            slopes=slopes,
             progress=progress,
         )
 
-    structures = load(roots, states)
+    structures = load(roots, states, config.loss.derivative_weight > 0)
     if data.validation:
         training, held = structures, load([config.path(p) for p in data.validation])
     else:

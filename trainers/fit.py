@@ -23,6 +23,7 @@ from trainers.experiment import Experiment, prepare
 from trainers.folder import RunFolder
 from trainers.optimizer import schedule
 from trainers.phases import hamiltonian_phase, head_phase, trains_hamiltonian_first
+from trainers.spin_experiment import prepare_spin
 from trainers.standing import EpochSums, FitResult, Standing
 from trainers.step import Steps, TrainState
 
@@ -337,6 +338,8 @@ def prepared(config: TrainingConfig, bar: Progress | None = None) -> Experiment:
         config = hamiltonian_phase(config)
     elif config.potential is not None:
         make, config = prepare_energy, head_phase(config)
+    elif config.spin is not None:
+        make = prepare_spin
     experiment = make(config) if bar is None else make(config, bar)
     train = experiment.train
     log.info(

@@ -11,6 +11,7 @@ import numpy as np
 from trainers.comparison import Comparison, LevelErrors, Sums
 from trainers.energy_evaluation import pooled_energies
 from trainers.report_tally import Tally, rank_correlation
+from trainers.spin_errors import pooled_spin, spin_lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,7 @@ class Report:
             "own_overlap": self._own_overlap(),
             "calibration": self._calibration(),
             "energy": pooled_energies([(c.n_atoms, c.energy) for c in self.comparisons]),
+            "spin": pooled_spin([c.spin for c in self.comparisons]),
             **self._tables(),
             "structures": [c.to_dict() for c in self.comparisons],
         }
@@ -129,6 +131,8 @@ class Report:
             f"  MAE of H, gauge-fixed            {d['mae_gauge_fixed_meV']:8.3f}",
             f"  MAE of H, raw                    {d['mae_raw_meV']:8.3f}",
         ]
+        if d["spin"]:
+            lines += spin_lines(d["spin"])
         for label, key in (
             ("levels ±3 eV, RMS, best shift  ", "rms_shifted"),
             ("levels ±3 eV, RMS, Fermi zero  ", "rms_fermi"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from ase_deeph.matrix import RealSpaceMatrix
 from trainers.comparison import Residuals
+from trainers.spin_errors import pair_sums, real_entries
 
 PARITY_WIDTH = 0.1
 """eV; side of the cells in which entries are counted for the parity plot."""
@@ -108,8 +109,9 @@ def _middle_ranks(counts: np.ndarray) -> np.ndarray:
 
 def block_rms(matrix: RealSpaceMatrix) -> np.ndarray:
     """(n_pairs,) root mean square entry of each block."""
-    squares = np.add.reduceat(np.abs(matrix.entries) ** 2, matrix.offsets[:-1])
-    return np.sqrt(squares / matrix.block_shapes.prod(axis=1))
+    squares = pair_sums(np.abs(matrix.entries) ** 2, matrix.offsets)
+    sizes = matrix.block_shapes.prod(axis=1) * (2 if matrix.spin == "collinear" else 1)
+    return np.sqrt(squares / sizes)
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
@@ -138,9 +140,9 @@ class Tally:
 
     def add(self, errors: Residuals, spread: RealSpaceMatrix | None) -> None:
         """Count one structure."""
-        reference = errors.reference.entries
-        self.parity.add(reference, reference + errors.fixed.entries)
-        self.sizes.add(np.abs(reference), np.abs(errors.fixed.entries))
+        reference, fixed = real_entries(errors.reference), real_entries(errors.fixed)
+        self.parity.add(reference, reference + fixed)
+        self.sizes.add(np.abs(reference), np.abs(fixed))
         if spread is not None:
             self.calibration.add(block_rms(spread.on(errors.fixed.pairs)), block_rms(errors.fixed))
 

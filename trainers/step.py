@@ -24,6 +24,7 @@ from trainers.levels import level_losses, level_shifts
 from trainers.loss import structure_losses, without_gauge
 from trainers.metrics import error_sums
 from trainers.optimizer import Optimizer
+from trainers.slopes import slope_function, slope_losses
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,12 @@ class Steps:
         """This batch' part of the mean loss over the structures of the update, and the error sums of each."""
         n = batch.weight.shape[0]
         graph = jax.tree.map(jnp.asarray, batch.graph)
-        predicted = self._predicted(params, statistics, graph)
+        slope = None
+        if getattr(batch, "slopes", None) is None:
+            predicted = self._predicted(params, statistics, graph)
+        else:
+            apply = partial(self._predicted, params, statistics)
+            predicted, slope = slope_function(apply, graph, batch.slopes.tangents)
         mask = self.network.orbital_mask(graph)
         target, overlap, structure = (jnp.asarray(a) for a in (batch.target, batch.overlap, batch.structure))
         losses = structure_losses(predicted, target, overlap, mask, structure, n, self.loss, graph.on_site)
@@ -92,6 +98,9 @@ class Steps:
                 residual = without_gauge(residual, overlap, structure, n)
             shifts = level_shifts(residual, graph.i, graph.j, batch.levels, structure, n)
             losses = losses + self.loss.level_weight * level_losses(shifts, batch.levels)
+        if slope is not None:
+            found = slope_losses((predicted, slope), batch, mask, structure, self.loss, graph.on_site)
+            losses = losses + self.loss.derivative_weight * found
         loss = jnp.sum(losses * batch.weight) / batch.total
         sums = error_sums(predicted, target, overlap, mask, structure, n)
         return loss, sums * jnp.asarray(batch.weight)[:, None]

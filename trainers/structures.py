@@ -20,6 +20,7 @@ from ase_deeph.network.config import NetworkConfig
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
 from trainers.levels import LevelStates
+from trainers.slopes import Slope, middle, paired, slope
 
 __all__ = [
     "Structure",
@@ -47,6 +48,7 @@ class Structure:
     dropped : largest |H| in eV of the blocks beyond the cutoff, which were left out.
     info : how the reference was computed.
     states : eigenvectors near the Fermi level for a loss on levels; None without one.
+    slope : dH/dR along one direction, of a displaced pair; None without one.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Structure:
     dropped: float = 0.0
     info: Mapping[str, Any] = field(default_factory=dict)
     states: LevelStates | None = None
+    slope: Slope | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -166,13 +169,27 @@ def load_structures(
     tolerance: float = 0.0,
     dtype: type = np.float32,
     states: Callable[[str, ReferenceData], LevelStates] | None = None,
+    slopes: bool = False,
     progress: Callable[[Iterable, str], Iterable] = lambda items, _: items,
 ) -> list[Structure]:
-    """Every structure of some datasets, in order of name; with the states of each when told how."""
+    """Every structure of some datasets, in order of name; with the states of each when told how.
+
+    With slopes a displaced pair becomes one structure, that in its middle (see slopes.py).
+    """
     structures = []
-    for name, data in progress(read_dataset(roots), "reading"):
-        structure = make_structure(name, data, basis, config, tolerance=tolerance, dtype=dtype)
-        structures.append(structure if states is None else replace(structure, states=states(name, data)))
+    read = progress(read_dataset(roots), "reading")
+    for name, data, partner in paired(read) if slopes else ((*item, None) for item in read):
+        here = data if partner is None else middle(name, data, partner)[0]
+        structure = make_structure(name, here, basis, config, tolerance=tolerance, dtype=dtype)
+        if partner is not None:
+            pairs = AtomPairs.from_atoms(here.atoms, config.cutoff)
+            structure = replace(structure, slope=slope(name, data, partner, pairs, basis.max_orbitals))
+        structures.append(structure if states is None else replace(structure, states=states(name, here)))
+    if slopes and not any(s.slope for s in structures):
+        raise ValueError(
+            "[loss] derivative_weight > 0 needs displaced pairs, and the training set has none; generate some "
+            "with displacement = 0.01 in a recipe, or set it to 0"
+        )
     dropped = max(s.dropped for s in structures)
     if dropped > 0:
         log.warning("blocks beyond the cutoff were dropped, the largest entry among them is %.2e eV", dropped)
@@ -184,6 +201,7 @@ def fingerprint(structures: Iterable[Structure]) -> str:
     digest = hashlib.sha256()
     for s in sorted(structures, key=lambda s: s.name):
         digest.update(s.name.encode())
-        for array in (s.graph.species, s.graph.vectors, s.target):
+        slopes = () if s.slope is None else (s.slope.direction, s.slope.hamiltonian)
+        for array in (s.graph.species, s.graph.vectors, s.target, *slopes):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

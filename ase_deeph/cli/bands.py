@@ -1,14 +1,26 @@
-"""`deeph bands`: the band structure of a structure as a picture, ASE's JSON or CSV."""
+"""`deeph bands`: bands as a picture, as ASE's JSON or as CSV; those of spinors in the colours of their spin."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from ase.dft.kpoints import BandPath
+    from ase.spectrum.band_structure import BandStructure
+
+_EYE = 1e-3
+"""Of the window: levels nearer than this are one line in a picture, which shows their mean spin."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """STRUCTURE and model, the path, and where to write."""
     from ase_deeph.cli.options import add_structure_and_model
+    from ase_deeph.cli.sparse import add_near_options
 
     add_structure_and_model(parser)
     parser.add_argument("--path", metavar="GMKG", help="special points (default: ASE's path of the lattice)")
@@ -21,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("LOW", "HIGH"),
         help="energies shown, eV relative to the Fermi level",
     )
+    parser.add_argument(
+        "--spin",
+        choices=("x", "y", "z"),
+        default="z",
+        help="component of the spin that colours spinor bands (default z); CSV files have all three",
+    )
+    add_near_options(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="png, pdf, svg, json or csv by its suffix")
 
 
@@ -31,18 +50,34 @@ def run(arguments: argparse.Namespace) -> None:
     ------
     ValueError, KeyError : bad structure, model, path or output.
     """
-    from ase_deeph.cli.options import calculator_from, output_file
+    from ase_deeph.bands import as_band_structure, band_path
+    from ase_deeph.cli.options import output_file, structure_from
     from ase_deeph.cli.picture import PICTURE_SUFFIXES
+    from ase_deeph.spin_states import DEGENERATE, spin_states
 
     output = output_file(arguments, "bands", (*PICTURE_SUFFIXES, ".json", ".csv"))
-    atoms, calculator = calculator_from(arguments)
-    bands = calculator.band_structure(_path(atoms, arguments), npoints=arguments.npoints)
+    structure = structure_from(arguments)
+    path = band_path(structure.atoms, _path(structure.atoms, arguments), arguments.npoints)
+    if arguments.near is not None or arguments.engine is not None:
+        from ase_deeph.cli.sparse import run_bands
+
+        run_bands(structure, path, output, arguments)
+        return
+    spins = None
+    if structure.hamiltonian.spin == "spinor" and output.suffix != ".json":
+        low, high = arguments.window
+        apart = DEGENERATE if output.suffix == ".csv" else max(_EYE * (high - low), DEGENERATE)
+        states = spin_states(structure, path, degenerate=apart)
+        energies, spins = states.energies, states.spins[0]
+    else:
+        energies = structure.eigenvalues(path)
+    bands = as_band_structure(path, energies, structure.fermi_level())
     if output.suffix == ".json":
         bands.write(output)  # type: ignore[attr-defined]  # ASE's @jsonable adds it
     elif output.suffix == ".csv":
-        _write_csv(bands, output)
+        _write_csv(bands, output, spins)
     else:
-        _draw(bands, output, tuple(arguments.window))
+        _draw(bands, output, tuple(arguments.window), None if spins is None else (arguments.spin, spins))
     if not arguments.quiet:
         _, n_kpts, n_bands = bands.energies.shape
         print(
@@ -51,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-def _path(atoms, arguments: argparse.Namespace):
+def _path(atoms: Atoms, arguments: argparse.Namespace) -> BandPath | None:
     if not atoms.pbc.any():
         raise ValueError(
             f"{arguments.structure}: no periodic axis, so no bands; use `deeph fermi` or `deeph dos`"
@@ -69,21 +104,32 @@ def _path(atoms, arguments: argparse.Namespace):
         ) from error
 
 
-def _write_csv(bands, output: Path) -> None:
+def _write_csv(bands: BandStructure, output: Path, spins: np.ndarray | None) -> None:
+    """Energies, and of spinors the three components of each band's spin."""
     from ase_deeph.cli.table import write_csv
 
     distance = bands.get_labels()[0]
     energies = bands.energies - bands.reference
     header = ["distance_per_Ang", "k1", "k2", "k3"]
     header += [f"band{n}_spin{s}_eV" for s in range(energies.shape[0]) for n in range(energies.shape[2])]
-    rows = ([distance[k], *bands.path.kpts[k], *energies[:, k].ravel()] for k in range(len(distance)))
-    write_csv(output, header, rows)
+    columns = np.moveaxis(energies, 1, 0).reshape(len(distance), -1)
+    if spins is not None:
+        header += [f"band{n}_sigma_{v}" for n in range(spins.shape[1]) for v in "xyz"]
+        columns = np.concatenate([columns, spins.reshape(len(distance), -1)], axis=1)
+    write_csv(output, header, np.column_stack([distance, bands.path.kpts, columns]))
 
 
-def _draw(bands, output: Path, window: tuple[float, float]) -> None:
-    from ase_deeph.cli.picture import draw_bands, figure
+def _draw(
+    bands: BandStructure, output: Path, window: tuple[float, float], spins: tuple[str, np.ndarray] | None
+) -> None:
+    """Lines, those of spinors coloured by the component of spin named."""
+    from ase_deeph.cli.picture import draw_bands, draw_spin_of_bands, figure
 
     if not window[0] < window[1]:
         raise ValueError(f"--window: expected LOW < HIGH, received {window[0]} {window[1]}")
     with figure(output) as axis:
-        draw_bands(axis, bands, window)
+        if spins is None:
+            draw_bands(axis, bands, window)
+        else:
+            component, values = spins
+            draw_spin_of_bands(axis, bands, window, values[..., "xyz".index(component)], component)

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from ase_deeph.calculator import DeepHCalculator
 from ase_deeph.cli.errors import read_structure
+from ase_deeph.electronic_structure import ElectronicStructure
 
 
 def parse_kpts(text: str) -> dict[str, Any] | tuple[int, ...]:
@@ -38,7 +39,9 @@ def parse_kpts(text: str) -> dict[str, Any] | tuple[int, ...]:
 
 def add_structure_and_model(parser: argparse.ArgumentParser) -> None:
     """STRUCTURE, --model, --kpts, --occupations, --width, --dtype and --device."""
-    parser.add_argument("structure", metavar="STRUCTURE", help="any file that ase.io reads")
+    parser.add_argument(
+        "structure", metavar="STRUCTURE", help="any file that ase.io reads (bands, dos: or a DeepH folder)"
+    )
     parser.add_argument(
         "--model", metavar="M", help="a model's name or HDF5 file (default: the one that ships)"
     )
@@ -62,7 +65,7 @@ def calculator_from(arguments: argparse.Namespace) -> tuple[Atoms, DeepHCalculat
     ------
     ValueError, KeyError : an unreadable structure, model or mesh.
     """
-    atoms = read_structure(arguments.structure)
+    atoms = structure_at(arguments.structure)
     calculator = DeepHCalculator(
         arguments.model,
         kpts=None if arguments.kpts is None else parse_kpts(arguments.kpts),
@@ -72,6 +75,42 @@ def calculator_from(arguments: argparse.Namespace) -> tuple[Atoms, DeepHCalculat
     )
     atoms.calc = calculator
     return atoms, calculator
+
+
+def structure_at(path: str) -> Atoms:
+    """The structure of a file that ASE reads, or of a DeepH folder."""
+    if not (Path(path) / "info.json").is_file():
+        return read_structure(path)
+    from ase_deeph.io import read_deeph
+
+    return read_deeph(path).atoms
+
+
+def structure_from(arguments: argparse.Namespace) -> ElectronicStructure:
+    """The levels of the command line's structure: by the model, or a DeepH folder's own where no --model is given.
+
+    Raises
+    ------
+    ValueError, KeyError : an unreadable structure, folder, model or mesh, or a folder without H.
+    """
+    if arguments.model is not None or not Path(arguments.structure).is_dir():
+        _, calculator = calculator_from(arguments)
+        return calculator.get_electronic_structure()
+    from ase_deeph.io import read_deeph
+    from ase_deeph.kpoints import DEFAULT_KPTS
+
+    data = read_deeph(arguments.structure)
+    if data.hamiltonian is None:
+        raise ValueError(
+            f"{arguments.structure}: no hamiltonian.h5 in this folder; give --model to predict H"
+        )
+    return ElectronicStructure(
+        data.hamiltonian,
+        data.overlap,
+        data.n_electrons,
+        kpts=dict(DEFAULT_KPTS) if arguments.kpts is None else parse_kpts(arguments.kpts),
+        occupations={"name": arguments.smearing, "width": arguments.width},
+    )
 
 
 def output_file(arguments: argparse.Namespace, kind: str, suffixes: tuple[str, ...]) -> Path:

@@ -13,6 +13,7 @@ from ase.spectrum.band_structure import BandStructure
 PREDICTED = "#0072B2"
 REFERENCE = "#E69F00"
 NEUTRAL = "#555555"
+DOWN = "#D55E00"
 CURVES = (PREDICTED, "#D55E00", "#009E73", "#CC79A7", REFERENCE, "#56B4E9", "#000000")
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -58,14 +59,44 @@ def _spelled(label: str) -> str:
 
 def draw_bands(axis: Any, bands: BandStructure, window: tuple[float, float], **line: Any) -> None:
     """Band energies relative to the band structure's reference, with the special points as ticks."""
-    distance, ticks, labels = bands.get_labels()
+    distance = bands.get_labels()[0]
     energies = bands.energies - bands.reference
     style = {"color": PREDICTED, "linewidth": 1.1, **line}
     name = style.pop("label", None)
     for channel, channel_energies in enumerate(energies):
         dashes = "--" if channel else style.get("linestyle", "-")
-        lines = axis.plot(distance, channel_energies, **{**style, "linestyle": dashes})
+        own = {"color": DOWN} if channel and "color" not in line else {}
+        lines = axis.plot(distance, channel_energies, **{**style, "linestyle": dashes, **own})
         lines[0].set_label(name if channel == 0 else None)
+        if len(energies) == 2 and name is None:
+            lines[0].set_label(("up", "down")[channel])
+    if len(energies) == 2:
+        axis.legend(fontsize=7, loc="upper right")
+    _draw_path(axis, bands, window)
+
+
+def draw_spin_of_bands(
+    axis: Any, bands: BandStructure, window: tuple[float, float], spin: np.ndarray, component: str
+) -> None:
+    """Spinor bands relative to the reference, coloured by one component of ⟨σ⟩, (n_kpts, n_bands), -1 ... 1."""
+    from matplotlib.collections import LineCollection
+
+    distance = bands.get_labels()[0]
+    energies = bands.energies[0] - bands.reference
+    points = np.stack([np.broadcast_to(distance[:, None], energies.shape), energies], axis=-1)
+    segments = np.stack([points[:-1], points[1:]], axis=2).reshape(-1, 2, 2)
+    colours = 0.5 * (spin[:-1] + spin[1:]).ravel()
+    lines = LineCollection(list(segments), cmap="coolwarm", linewidths=1.4, capstyle="round")
+    lines.set_array(colours)
+    lines.set_clim(-1.0, 1.0)
+    axis.add_collection(lines)
+    axis.figure.colorbar(lines, ax=axis, label=f"⟨σ$_{component}$⟩", pad=0.02, ticks=[-1, 0, 1])
+    _draw_path(axis, bands, window)
+
+
+def _draw_path(axis: Any, bands: BandStructure, window: tuple[float, float]) -> None:
+    """Special points, the Fermi level and the limits of the axes."""
+    distance, ticks, labels = bands.get_labels()
     axis.set_xticks(ticks, [_spelled(label) for label in labels])
     axis.tick_params(axis="x", length=0)
     for tick in ticks:
@@ -77,19 +108,31 @@ def draw_bands(axis: Any, bands: BandStructure, window: tuple[float, float], **l
 
 
 def draw_dos(axis: Any, energies: np.ndarray, curves: Mapping[str, np.ndarray]) -> None:
-    """Densities of states over energy relative to the Fermi level; the first one, the total, is filled."""
-    for n, (label, curve) in enumerate(curves.items()):
+    """Densities of states over energy relative to the Fermi level; the first one, the total, is filled.
+
+    Curves whose label ends in " down" point down, in the colour of their partner " up".
+    """
+    names = list(dict.fromkeys(label.removesuffix(" up").removesuffix(" down") for label in curves))
+    spins = any(label.endswith(" down") for label in curves)
+    for label, values in curves.items():
+        n = names.index(label.removesuffix(" up").removesuffix(" down"))
         color = CURVES[n % len(CURVES)]
+        curve = -values if label.endswith(" down") else values
         if n == 0:
             axis.fill_between(energies, 0.0, curve, color=color, alpha=0.2, linewidth=0)
-        axis.plot(energies, curve, color=color, linewidth=1.0, label=label)
-    if len(curves) > 1:
+        shown = None if label.endswith(" down") else label.removesuffix(" up")
+        axis.plot(energies, curve, color=color, linewidth=1.0, label=shown)
+    if len(names) > 1:
         axis.legend(fontsize=7)
     axis.axvline(0.0, color=NEUTRAL, linewidth=0.6, linestyle=":", zorder=0)
     axis.set_xlabel("E − E$_F$ (eV)")
     axis.set_ylabel("DOS (states/eV)")
     axis.set_xlim(energies[0], energies[-1])
-    axis.set_ylim(bottom=0.0)
+    if spins:
+        axis.axhline(0.0, color=NEUTRAL, linewidth=0.6)
+        axis.set_ylabel("DOS (states/eV), up above, down below")
+    else:
+        axis.set_ylim(bottom=0.0)
 
 
 def draw_dos_beside_bands(

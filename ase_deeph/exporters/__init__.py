@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ase_deeph.exporters.tbmodels import to_tbmodels
     from ase_deeph.exporters.wannier90 import write_wannier90
     from ase_deeph.exporters.wannierberri import to_wannierberri
+    from ase_deeph.exporters.z2 import z2_invariant
 
 _HOMES = {
     "kwant_lead": "ase_deeph.exporters.kwant",
@@ -31,6 +32,7 @@ _HOMES = {
     "write_sisl": "ase_deeph.exporters.sisl",
     "write_tshs": "ase_deeph.exporters.sisl",
     "write_wannier90": "ase_deeph.exporters.wannier90",
+    "z2_invariant": "ase_deeph.exporters.z2",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "write_sisl",
     "write_tshs",
     "write_wannier90",
+    "z2_invariant",
 ]
 
 

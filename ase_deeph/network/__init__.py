@@ -18,7 +18,13 @@ from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.elct import ELCT, safe_norm
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.so2 import EdgeFrames
-from ase_deeph.network.statistics import Statistics, denormalised, empty_statistics, fit_statistics
+from ase_deeph.network.statistics import (
+    RIDGE,
+    Statistics,
+    denormalised,
+    empty_statistics,
+    fit_statistics,
+)
 
 __all__ = ["Network", "NetworkConfig", "build_network"]
 
@@ -53,6 +59,10 @@ class Network:
         """Fresh parameters: nested dicts with string keys, float32 leaves."""
         return with_string_keys(nnx.to_pure_dict(nnx.split(self._module(seed))[1]))
 
+    def module(self, params: Mapping[str, Any], dtype: Any) -> Any:
+        """The module with these parameters in a precision; to be made and used inside a traced function."""
+        return merged(self._split, params, dtype)
+
     def check(self, params: Mapping[str, Any]) -> None:
         """ValueError unless the parameters have the names and shapes of this network."""
         check_parameters(self._split, params)
@@ -61,9 +71,11 @@ class Network:
         """Zero means and unit scales."""
         return empty_statistics(self.layout)
 
-    def fit_statistics(self, samples: Iterable[tuple[CrystalGraph, np.ndarray]]) -> Statistics:
+    def fit_statistics(
+        self, samples: Iterable[tuple[CrystalGraph, np.ndarray]], ridge: float = RIDGE
+    ) -> Statistics:
         """Means and scales of a training set's targets (see statistics.py)."""
-        return fit_statistics(self.layout, self.config.cutoff, samples)
+        return fit_statistics(self.layout, self.config.cutoff, samples, ridge)
 
     def apply(
         self, params: Mapping[str, Any], statistics: Statistics, graph: CrystalGraph, *, remat: bool = False
@@ -75,19 +87,29 @@ class Network:
         """
         graph = jax.tree.map(jnp.asarray, graph)
         with jax.default_matmul_precision("highest"):
-            module = merged(self._split, params, graph.vectors.dtype)
-            hop, site, rotations = module(graph, remat=remat)
-            hop, site = denormalised(
-                statistics,
-                self.layout,
-                graph,
-                hop,
-                site,
-                rotations,
-                safe_norm(graph.vectors),
-                self.config.cutoff,
-            )
-            return self._blocks(graph, hop, site, rotations)
+            module = self.module(params, graph.vectors.dtype)
+            return self.finished(statistics, graph, *module(graph, remat=remat))
+
+    def finished(
+        self, statistics: Statistics, graph: CrystalGraph, hop: Array, site: Array, rotations: list[Array]
+    ) -> Float[Array, "pairs M M"]:
+        """What the module returns -> blocks of H in eV."""
+        blocks = self.one_sided(statistics, graph, hop, site, rotations)
+        blocks = 0.5 * (blocks + jnp.swapaxes(blocks[graph.reverse], 1, 2))
+        blocks = jnp.where(graph.pair_mask[:, None, None], blocks, 0.0)
+        return self.layout.to_species(blocks, graph.species[graph.i], graph.species[graph.j])
+
+    def one_sided(
+        self, statistics: Statistics, graph: CrystalGraph, hop: Array, site: Array, rotations: list[Array]
+    ) -> Float[Array, "pairs n n"]:
+        """Blocks over the common shells in the global frame, each from its own side: H is their Hermitian part."""
+        distance = safe_norm(graph.vectors)
+        hop, site = denormalised(
+            statistics, self.layout, graph, hop, site, rotations, distance, self.config.cutoff
+        )
+        coupling = self.layout.coupling
+        blocks = EdgeFrames.blocks_out_of(rotations, coupling.to_block(hop), self.layout.shells)
+        return jnp.where(graph.on_site[:, None, None], coupling.to_block(site)[graph.i], blocks)
 
     def features(
         self, params: Mapping[str, Any], graph: CrystalGraph, n_blocks: int
@@ -105,19 +127,7 @@ class Network:
             )
         graph = jax.tree.map(jnp.asarray, graph)
         with jax.default_matmul_precision("highest"):
-            return merged(self._split, params, graph.vectors.dtype).features(graph, n_blocks)
-
-    def _blocks(
-        self, graph: CrystalGraph, hop: Array, site: Array, rotations: list[Array]
-    ) -> Float[Array, "pairs M M"]:
-        """Irreps -> Hermitian blocks in the global frame over each species' orbitals."""
-        coupling = self.layout.coupling
-        framed = coupling.to_block(hop)
-        blocks = EdgeFrames.blocks_out_of(rotations, framed, self.layout.shells)
-        blocks = jnp.where(graph.on_site[:, None, None], coupling.to_block(site)[graph.i], blocks)
-        blocks = 0.5 * (blocks + jnp.swapaxes(blocks[graph.reverse], 1, 2))
-        blocks = jnp.where(graph.pair_mask[:, None, None], blocks, 0.0)
-        return self.layout.to_species(blocks, graph.species[graph.i], graph.species[graph.j])
+            return self.module(params, graph.vectors.dtype).features(graph, n_blocks)
 
     def orbital_mask(self, graph: CrystalGraph) -> Bool[Array, "pairs M M"]:
         """True where a pair is real and both orbitals exist."""

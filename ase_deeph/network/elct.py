@@ -27,7 +27,7 @@ Edges = Float[Array, "edges components channels"]
 _MEAN_NEIGHBOURS = 16.0
 
 
-class _EdgeSet:
+class EdgeSet:
     """Some of the edges of a graph with what every layer asks of them."""
 
     def __init__(
@@ -64,7 +64,7 @@ class EdgeUpdate(nnx.Module):
         self.n_gates = n_gates(config.l_max, total)
         self.mix = SO2Linear(config.l_max, both, both, rng=rng, n_scalars=self.n_gates + config.n_heads)
 
-    def __call__(self, x: Nodes, e: Edges, edges: _EdgeSet) -> tuple[Edges, Float[Array, "edges heads"]]:
+    def __call__(self, x: Nodes, e: Edges, edges: EdgeSet) -> tuple[Edges, Float[Array, "edges heads"]]:
         """Hidden features (in the edge's frame) and logits."""
         l_max, natural = self.config.l_max, self.config.channels
         nodes = self.norm_nodes(x)
@@ -89,9 +89,7 @@ class NodeUpdate(nnx.Module):
         self.norm = Norm(degrees(config.l_max), sum(both))
         self.forward = FeedForward(config.l_max, both, rng=rng)
 
-    def __call__(
-        self, x: Nodes, hidden: Edges, logits: Float[Array, "edges heads"], edges: _EdgeSet
-    ) -> Nodes:
+    def __call__(self, x: Nodes, hidden: Edges, logits: Float[Array, "edges heads"], edges: EdgeSet) -> Nodes:
         """The updated atoms: softmax over neighbours, smooth at the cutoff, with one silent neighbour."""
         config, n_atoms = self.config, len(x)
         message = edges.frames.out(self.message(hidden)[0], config.channels)
@@ -119,7 +117,7 @@ class Block(nnx.Module):
         self.write = SO2Linear(config.l_max, both, both, rng=rng)
         self.node = NodeUpdate(config, rng=rng)
 
-    def __call__(self, x: Nodes, e: Edges, edges: _EdgeSet) -> tuple[Nodes, Edges]:
+    def __call__(self, x: Nodes, e: Edges, edges: EdgeSet) -> tuple[Nodes, Edges]:
         """Updated atoms and edges."""
         hidden, logits = self.edge(x, e, edges)
         return self.node(x, hidden, logits, edges), e + self.write(hidden)[0]
@@ -170,46 +168,77 @@ class ELCT(nnx.Module):
         return EdgeFrames(frame_rotations(self.config.l_max, edge_directions(vectors, safe_norm(vectors))))
 
     def _messages(
-        self, graph: CrystalGraph, near: _EdgeSet, n_blocks: int, remat: bool
+        self, graph: CrystalGraph, near: EdgeSet, n_blocks: int, remat: bool
     ) -> tuple[Nodes, Edges]:
         """Atoms and near edges after the first n_blocks blocks."""
-        channels = self.config.channels
-        e = self._axial(self.start(near.distance, near.species_i, near.species_j))
-        arrivals = near.frames.out(e * near.envelope[:, None, None], channels)
-        x = jax.ops.segment_sum(arrivals, near.i, graph.n_atoms) / _MEAN_NEIGHBOURS**0.5
-        x = x.at[:, 0, :channels].add(self.species[...][graph.species])
+        x, e = self.begin(graph, near)
         for n in range(n_blocks):
             step = partial(self.blocks[n], edges=near)
             x, e = (jax.checkpoint(step) if remat else step)(x, e)
         return x, e
 
+    def begin(self, graph: CrystalGraph, near: EdgeSet) -> tuple[Nodes, Edges]:
+        """Atoms and near edges before the first block."""
+        channels = self.config.channels
+        e = self._axial(self.start(near.distance, near.species_i, near.species_j))
+        arrivals = near.frames.out(e * near.envelope[:, None, None], channels)
+        x = jax.ops.segment_sum(arrivals, near.i, graph.n_atoms) / _MEAN_NEIGHBOURS**0.5
+        return x.at[:, 0, :channels].add(self.species[...][graph.species]), e
+
+    def near_edges(self, graph: CrystalGraph) -> EdgeSet:
+        """The pairs that carry messages."""
+        return EdgeSet(
+            graph, graph.near, graph.near_mask, self._frames(graph.vectors[graph.near]), self.config.reach
+        )
+
     def features(self, graph: CrystalGraph, n_blocks: int) -> Nodes:
         """Natural-parity features of the atoms after the first n_blocks blocks; only near pairs matter."""
-        frames = self._frames(graph.vectors[graph.near])
-        near = _EdgeSet(graph, graph.near, graph.near_mask, frames, self.config.reach)
+        near = self.near_edges(graph)
         return self._messages(graph, near, n_blocks, False)[0][:, :, : self.config.channels]
 
     def __call__(
         self, graph: CrystalGraph, *, remat: bool = False
     ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
         """(hopping irreps in edge frames, on-site irreps in the global frame, D_l of each pair)."""
+        return self.read(*self.trunk(graph, remat=remat))
+
+    def trunk(self, graph: CrystalGraph, *, remat: bool = False) -> tuple[Nodes, Edges, EdgeSet]:
+        """What the read-outs read: features of atoms, of all pairs in their frames, and the pairs."""
         config = self.config
         frames = self._frames(graph.vectors)
-        near = _EdgeSet(graph, graph.near, graph.near_mask, frames.subset(graph.near), config.reach)
-        every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
-        hops = _EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
+        near = EdgeSet(graph, graph.near, graph.near_mask, frames.subset(graph.near), config.reach)
         x, e = self._messages(graph, near, config.n_blocks, remat)
+        return self.widened(graph, x, e, frames, remat=remat)
 
+    def widened(
+        self,
+        graph: CrystalGraph,
+        x: Nodes,
+        e: Edges,
+        frames: EdgeFrames | None = None,
+        *,
+        remat: bool = False,
+    ) -> tuple[Nodes, Edges, EdgeSet]:
+        """What `trunk` gives, from the atoms and near edges after the last block; `frames` are of all pairs."""
+        config = self.config
+        frames = self._frames(graph.vectors) if frames is None else frames
+        every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
+        hops = EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
+        weight = jnp.where(graph.near_mask, envelope(hops.distance[graph.near], config.reach), 0.0)
         far = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
-        far = far.at[graph.near].add(e * near.envelope[:, None, None])
+        far = far.at[graph.near].add(e * weight[:, None, None])
         last = partial(self.hop, edges=hops)
         hidden, _ = (jax.checkpoint(last) if remat else last)(x, far)
-        site = self.site_readout(self.site.hidden(self.site_norm(x))) + self._field(
-            hidden, hops, graph.n_atoms
-        )
-        return self.hop_readout(hidden), site, frames.rotations
+        return x, hidden, hops
 
-    def _field(self, hidden: Edges, hops: _EdgeSet, n_atoms: int) -> Float[Array, "atoms irreps"]:
+    def read(
+        self, x: Nodes, hidden: Edges, hops: EdgeSet
+    ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
+        """The irreps of `__call__` from what `trunk` gives."""
+        site = self.site_readout(self.site.hidden(self.site_norm(x))) + self._field(hidden, hops, len(x))
+        return self.hop_readout(hidden), site, hops.frames.rotations
+
+    def _field(self, hidden: Edges, hops: EdgeSet, n_atoms: int) -> Float[Array, "atoms irreps"]:
         """What each neighbour adds to an atom's on-site block: a plain sum, which attention's mean cannot tell."""
         axial = self.field_readout(hidden) * hops.envelope[:, None]
         fields = out_of_frames(axial, hops.frames.rotations, self.coupling)

@@ -22,13 +22,14 @@ from ase_deeph.network.embedding import ONSET, envelope
 from ase_deeph.network.layout import OrbitalLayout
 
 N_KNOTS = 32
-_SCALE_FLOOR = 1e-5
-_RIDGE = 1e-7
+SCALE_FLOOR = 1e-5
+RIDGE = 1e-7
+"""Of the least squares, in units of the largest sum of squares; more of it for small data sets."""
 
 Statistics = dict[str, Any]
 
 
-def _knots(distance: Any, cutoff: float, xp: Any) -> Any:
+def distance_knots(distance: Any, cutoff: float, xp: Any) -> Any:
     """(n, N_KNOTS) Gaussians over [0, cutoff], as wide as they are apart."""
     centres = np.linspace(0.0, cutoff, N_KNOTS).astype(distance.dtype)
     return xp.exp(-0.5 * ((distance[:, None] - centres[None]) * ((N_KNOTS - 1) / cutoff)) ** 2)
@@ -46,7 +47,7 @@ def empty_statistics(layout: OrbitalLayout) -> Statistics:
     }
 
 
-def _per_pair(knots: Array, table: Array, kind: Array) -> Array:
+def per_pair(knots: Array, table: Array, kind: Array) -> Array:
     """Σ_k knots[p, k] table[kind_p, k, :], one product per kind of pair."""
     if len(table) == 1:
         return knots @ table[0]
@@ -68,22 +69,22 @@ def denormalised(
     table = {key: jnp.asarray(value, dtype=hop.dtype) for key, value in statistics.items()}
     kind = graph.species[graph.i] * layout.n_species + graph.species[graph.j]
     decay = jnp.where(graph.pair_mask & ~graph.on_site, envelope(distance, cutoff, ONSET), 0.0)[:, None]
-    knots = _knots(distance, cutoff, jnp)
+    knots = distance_knots(distance, cutoff, jnp)
     of = coupling.path_of_component
-    axial = _axial_components(layout).astype(hop.dtype)[None]
-    mean = _per_pair(knots, table["hop_mean"], kind)[:, of] * axial
+    axial = axial_components(layout).astype(hop.dtype)[None]
+    mean = per_pair(knots, table["hop_mean"], kind)[:, of] * axial
     share = knots / (jnp.sum(knots, axis=1, keepdims=True) + 1e-20)
-    scale = _per_pair(share, table["hop_scale"], kind)[:, of]
+    scale = per_pair(share, table["hop_scale"], kind)[:, of]
     hops = decay * (mean + scale * hop)
 
-    strength = _per_pair(knots, table["site_field"], kind)[:, of] * decay
+    strength = per_pair(knots, table["site_field"], kind)[:, of] * decay
     arms = jnp.concatenate([rotations[path.L][:, :, path.L] for path in coupling.paths], axis=1)
     field = jax.ops.segment_sum(strength * arms, graph.i, graph.n_atoms)
     mean_site = table["site_mean"][graph.species][:, of] * axial
     return hops, mean_site + field + table["site_scale"][graph.species][:, of] * site
 
 
-def _axial_components(layout: OrbitalLayout) -> np.ndarray:
+def axial_components(layout: OrbitalLayout) -> np.ndarray:
     """(irreps,) 1 for m = 0, else 0."""
     return np.concatenate([np.eye(2 * p.L + 1)[p.L] for p in layout.coupling.paths])
 
@@ -109,7 +110,7 @@ class _Sample:
         framed = np.einsum("eab,eac,ecd->ebd", turn, common[hop], turn, optimize=True)
         self.hop = coupling.to_irreps(framed)
         self.kind = species[i[hop]] * layout.n_species + species[j[hop]]
-        self.knots = _knots(d, cutoff, np)
+        self.knots = distance_knots(d, cutoff, np)
         self.decay = np.asarray(envelope(jnp.asarray(d), cutoff, ONSET), dtype=float)[:, None]
         atoms = {atom: n for n, atom in enumerate(i[on_site])}
         self.row = np.array([atoms[a] for a in i[hop]], dtype=int)
@@ -123,15 +124,18 @@ class _Sample:
         return features.reshape(len(self.site), n_species * N_KNOTS, 2 * L + 1)
 
 
-def _solve(gram: np.ndarray, moment: np.ndarray) -> np.ndarray:
-    ridge = _RIDGE * max(float(np.diag(gram).max(initial=0.0)), 1e-12)
+def solve_ridge(gram: np.ndarray, moment: np.ndarray, relative: float = RIDGE) -> np.ndarray:
+    """(G + ρ 1)⁻¹ M with ρ in units of the largest diagonal entry of G."""
+    ridge = relative * max(float(np.diag(gram).max(initial=0.0)), 1e-12)
     return np.linalg.solve(gram + ridge * np.eye(len(gram)), moment)
 
 
-def _fit_hops(samples: list[_Sample], layout: OrbitalLayout, statistics: Statistics) -> None:
+def fit_hops(
+    samples: list[_Sample], layout: OrbitalLayout, statistics: Statistics, ridge: float = RIDGE
+) -> None:
     """Mean and scale of the hopping irreps of each kind of pair."""
     paths = layout.coupling.paths
-    centre = np.nonzero(_axial_components(layout))[0]
+    centre = np.nonzero(axial_components(layout))[0]
     natural = np.array([p.natural for p in paths], dtype=float)
     of = layout.coupling.path_of_component
     degree = np.array([2 * p.L + 1 for p in paths])
@@ -144,7 +148,7 @@ def _fit_hops(samples: list[_Sample], layout: OrbitalLayout, statistics: Statist
             moment += features.T @ s.hop[mine][:, centre]
         if not gram.any():
             continue
-        mean = _solve(gram, moment) * natural
+        mean = solve_ridge(gram, moment, ridge) * natural
         statistics["hop_mean"][kind] = mean
         weight, square = np.zeros(N_KNOTS), np.zeros((N_KNOTS, len(paths)))
         for s in samples:
@@ -164,7 +168,9 @@ def _fit_hops(samples: list[_Sample], layout: OrbitalLayout, statistics: Statist
             statistics["hop_scale"][kind, :, n] = np.interp(knots, knots[seen], rms[:, n])
 
 
-def _fit_sites(samples: list[_Sample], layout: OrbitalLayout, statistics: Statistics) -> None:
+def fit_sites(
+    samples: list[_Sample], layout: OrbitalLayout, statistics: Statistics, ridge: float = RIDGE
+) -> None:
     """Mean, neighbour field and scale of the on-site irreps of each species."""
     n_species, paths = layout.n_species, layout.coupling.paths
     of = layout.coupling.path_of_component
@@ -186,7 +192,7 @@ def _fit_sites(samples: list[_Sample], layout: OrbitalLayout, statistics: Statis
             x, y = np.concatenate(rows), np.concatenate(targets)
             if not len(x):
                 continue
-            solution = _solve(x.T @ x, x.T @ y) * natural
+            solution = solve_ridge(x.T @ x, x.T @ y, ridge) * natural
             rms = np.sqrt(np.mean((y - x @ solution) ** 2, axis=0))
             statistics["site_scale"][species, chosen] = rms
             field = solution[: n_species * N_KNOTS].reshape(n_species, N_KNOTS, len(chosen))
@@ -197,7 +203,10 @@ def _fit_sites(samples: list[_Sample], layout: OrbitalLayout, statistics: Statis
 
 
 def fit_statistics(
-    layout: OrbitalLayout, cutoff: float, samples: Iterable[tuple[CrystalGraph, np.ndarray]]
+    layout: OrbitalLayout,
+    cutoff: float,
+    samples: Iterable[tuple[CrystalGraph, np.ndarray]],
+    ridge: float = RIDGE,
 ) -> Statistics:
     """Means and scales of the targets of a training set, in closed form.
 
@@ -206,6 +215,7 @@ def fit_statistics(
     layout : the common shells.
     cutoff : the network's, Å.
     samples : (graph, (n_pairs, M, M) blocks in eV) of each structure; padding is ignored.
+    ridge : of the least squares, see RIDGE.
 
     Returns
     -------
@@ -215,8 +225,8 @@ def fit_statistics(
     prepared = [_Sample(layout, graph, blocks, cutoff) for graph, blocks in samples]
     if not prepared:
         raise ValueError("fit_statistics: expected at least one structure, received none")
-    _fit_hops(prepared, layout, statistics)
-    _fit_sites(prepared, layout, statistics)
+    fit_hops(prepared, layout, statistics, ridge)
+    fit_sites(prepared, layout, statistics, ridge)
     for key in ("hop_scale", "site_scale"):
-        statistics[key] = np.maximum(statistics[key], _SCALE_FLOOR)
+        statistics[key] = np.maximum(statistics[key], SCALE_FLOOR)
     return statistics
