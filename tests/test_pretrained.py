@@ -1,11 +1,13 @@
 """The model that ships: symmetries with its real weights, its overlap, and DFT bands of a tube it never saw."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, graphene, nanotube
+from ase.io import read
 from scipy.spatial.transform import Rotation
 
 from ase_deeph import DeepHCalculator
@@ -90,3 +92,41 @@ def test_silicon_has_the_gaps_of_its_dft():
     gap = calculator.get_electronic_structure(bulk("Si", "diamond", a=5.47)).band_gap()
     assert float(gap) == pytest.approx(1.318, abs=0.02)
     assert gap.direct == pytest.approx(2.808, abs=0.02)
+
+
+class TestDynamics:
+    """Five frames of the model's own dynamics of 32 atoms at 300 K, with the DFT of each (benchmarks/md_frames.py)."""
+
+    @pytest.fixture
+    def frames(self) -> list[Atoms]:
+        return read(Path(__file__).parent / "data" / "carbon_md_frames.extxyz", index=":")
+
+    def test_forces_against_dft(self, model: HamiltonianModel, frames: list[Atoms]) -> None:
+        errors = [model.potential(a).forces - a.get_forces() for a in frames]
+        assert np.abs(errors).mean() <= 40e-3, "18 meV/Å when this was written, of 876"
+        energies = [(model.potential(a).energy - a.get_potential_energy()) / len(a) for a in frames]
+        assert np.abs(energies).max() <= 15e-3
+
+    def test_gap_and_fermi_level_against_dft(self, model: HamiltonianModel, frames: list[Atoms]) -> None:
+        gaps, levels = [], []
+        for frame in frames:
+            atoms = Atoms(frame.symbols, frame.positions, cell=frame.cell, pbc=frame.pbc)
+            atoms.calc = DeepHCalculator(
+                model, kpts=(4, 4, 1), occupations={"name": "fermi-dirac", "width": 0.05}
+            )
+            gaps.append(atoms.calc.get_electronic_structure().band_gap() - frame.info["dft_gap"])
+            levels.append(atoms.calc.get_fermi_level() - frame.info["dft_fermi_level"])
+        assert np.abs(gaps).mean() <= 20e-3, "2.4 meV when this was written"
+        assert np.abs(levels).mean() <= 20e-3, "3.0 meV"
+
+    def test_forces_are_the_gradient(self, model: HamiltonianModel, frames: list[Atoms]) -> None:
+        atoms, step = frames[0].copy(), 1e-3
+        forces = model.potential(atoms, dtype="float64").forces
+        assert np.abs(forces.sum(axis=0)).max() < 1e-9
+        values = []
+        for x in (-2, -1, 1, 2):
+            moved = atoms.copy()
+            moved.positions[5, 2] += x * step
+            values.append(model.potential(moved, dtype="float64").energy)
+        slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+        assert forces[5, 2] == pytest.approx(-slope, abs=1e-6)
