@@ -20,8 +20,6 @@ from ase_deeph.populations import Populations
 
 log = logging.getLogger("ase_deeph.calculator")
 
-_AT_THE_LEVEL = 1e-6
-
 
 class BandCalculator(Calculator):
     """An ASE calculator that has H and S; a subclass says where they come from."""
@@ -149,11 +147,7 @@ class BandCalculator(Calculator):
 
     def get_homo_lumo(self) -> tuple[float, float]:
         """Highest level at or below and lowest level at or above the Fermi level on the mesh, eV."""
-        structure = self.get_electronic_structure()
-        level, energies = structure.fermi_level(), structure.mesh_eigenvalues
-        return float(energies[energies <= level + _AT_THE_LEVEL].max()), float(
-            energies[energies >= level - _AT_THE_LEVEL].min()
-        )
+        return self.get_electronic_structure().homo_lumo()
 
     def band_structure(
         self, path: BandPath | str | np.ndarray | None = None, npoints: int = 100

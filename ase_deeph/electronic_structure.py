@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_AT_THE_LEVEL = 1e-6
 _SYMMETRIC = 1e-4
 _DOS_WIDTH = 0.1
 _SMALL_MESH = 2
@@ -240,6 +241,14 @@ class ElectronicStructure:
     def band_gap(self) -> BandGap:
         """The gap on the k-mesh in eV, with .direct, .vbm, .cbm, .k_vbm, .k_cbm."""
         return band_gap(self.mesh_eigenvalues, self.mesh.irreducible, self.fermi_level())
+
+    def homo_lumo(self) -> tuple[float, float]:
+        """Highest level at or below and lowest level at or above the Fermi level on the mesh, eV."""
+        level, energies = self.fermi_level(), self.mesh_eigenvalues
+        return (
+            float(energies[energies <= level + _AT_THE_LEVEL].max()),
+            float(energies[energies >= level - _AT_THE_LEVEL].min()),
+        )
 
     def band_structure(self, path: str | BandPath | None = None, npoints: int = 100) -> BandStructure:
         """Bands along an ASE path (default: that of the periodic axes); reference: the mesh's Fermi level."""

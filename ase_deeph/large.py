@@ -20,6 +20,7 @@ from ase_deeph.network import NetworkConfig
 from ase_deeph.network.chunked import ChunkedNetwork, EdgeMemory, n_steps
 from ase_deeph.network.chunks import Chunks, compact_groups
 from ase_deeph.pairs import AtomPairs
+from ase_deeph.predictable import check_dtype, check_structure
 
 log = logging.getLogger(__name__)
 
@@ -115,27 +116,30 @@ class LargePrediction:
             raise ValueError(f"pairs_per_chunk: expected at least 1, received {self.pairs_per_chunk}")
 
     def __call__(
-        self,
-        atoms: Atoms,
-        *,
-        dtype: str = "float32",
-        pairs: AtomPairs | None = None,
-        progress: Progress | None = None,
+        self, atoms: Atoms, *, dtype: str = "float32", progress: Progress | None = None
     ) -> RealSpaceMatrix:
         """H(R), eV, exactly Hermitian, equal to that of one pass up to rounding.
 
         Parameters
         ----------
-        pairs : those within the network's cutoff, where they are known.
         dtype : precision of the network, "float32" or "float64".
         progress : told (steps done, steps in all); the listener of `told` if None.
 
         Raises
         ------
-        ValueError : the network returned what is no number.
+        KeyError, ValueError : a structure that cannot be predicted, another dtype, or a network that returned what
+            is no number.
         """
+        check_dtype(dtype)
+        check_structure(atoms, self.network.network.basis)
+        pairs = AtomPairs.from_atoms(atoms, self.network.network.config.cutoff)
+        return self.on(pairs, atoms, dtype=dtype, progress=progress)
+
+    def on(
+        self, pairs: AtomPairs, atoms: Atoms, *, dtype: str = "float32", progress: Progress | None = None
+    ) -> RealSpaceMatrix:
+        """The same for a structure that was checked, on all its pairs within the network's cutoff."""
         config, basis = self.network.network.config, self.network.network.basis
-        pairs = AtomPairs.from_atoms(atoms, config.cutoff) if pairs is None else pairs
         graph = CrystalGraph.from_atoms(
             atoms, pairs, basis, message_cutoff=config.reach, dtype=np.dtype(dtype).type
         )

@@ -26,13 +26,12 @@ from ase_deeph.network.statistics import Statistics
 from ase_deeph.network.tangents import pullback, pushforward
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.potential import EnergyConfig, EnergyHead, EnergyNetwork, Potential, potential_of
+from ase_deeph.predictable import check_dtype, check_structure
 from ase_deeph.spin import SpinConfig, SpinHead, SpinNetwork
 
 __all__ = ["FORMAT_VERSION", "HamiltonianModel"]
 
 log = logging.getLogger(__name__)
-
-MINIMUM_DISTANCE = 0.4
 
 Dtype = Literal["float32", "float64"]
 
@@ -171,18 +170,7 @@ class HamiltonianModel:
         KeyError : an element that the model does not know.
         ValueError : no atoms, NaN positions, a periodic axis without a cell vector, atoms closer than 0.4 Å.
         """
-        if not len(atoms):
-            raise ValueError("atoms: expected at least one atom, received an empty structure")
-        self.basis.species_indices(atoms.get_chemical_symbols())
-        close = AtomPairs.from_atoms(atoms, MINIMUM_DISTANCE)
-        if len(close) > len(atoms):
-            n = int(np.nonzero(~close.on_site)[0][0])
-            d = float(np.linalg.norm(close.displacements(atoms)[n]))
-            R = tuple(int(c) for c in close.R[n])
-            raise ValueError(
-                f"atoms {close.i[n]} and {close.j[n]} (R={R}) are {d:.3f} Å apart, closer than the "
-                f"{MINIMUM_DISTANCE} Å below which no prediction is made; mend the structure"
-            )
+        check_structure(atoms, self.basis)
 
     def __call__(self, atoms: Atoms, *, dtype: Dtype = "float32") -> RealSpaceMatrix:
         """H(R) of a structure, eV, exactly Hermitian, on every pair closer than the cutoff.
@@ -195,11 +183,11 @@ class HamiltonianModel:
         ------
         KeyError, ValueError : see `check`; also atoms without initial magnetic moments for a model that reads them.
         """
-        _check_dtype(dtype)
+        check_dtype(dtype)
         self.check(atoms)
         pairs = AtomPairs.from_atoms(atoms, self.cutoff)
         if len(pairs) >= LARGE and self.config.kind == "elct" and self.spin_head is None:
-            return self.large_prediction()(atoms, dtype=dtype, pairs=pairs)
+            return self.large_prediction().on(pairs, atoms, dtype=dtype)
         graph = CrystalGraph.from_atoms(
             atoms, pairs, self.basis, message_cutoff=self.config.reach, dtype=np.dtype(dtype).type
         )
@@ -275,7 +263,7 @@ class HamiltonianModel:
         ValueError : the model has no energy head, or a stress was asked for a cell that is not periodic in 3D.
         KeyError, ValueError : see `check`.
         """
-        _check_dtype(dtype)
+        check_dtype(dtype)
         network, head = self.energy_network, self.head
         assert head is not None
         if stress and not all(atoms.pbc):
@@ -351,11 +339,6 @@ class HamiltonianModel:
         except (AttributeError, ValueError) as error:
             raise ValueError(f"model file {path}: {error}; copy or download it again") from error
         return model
-
-
-def _check_dtype(dtype: str) -> None:
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype: expected 'float32' or 'float64', received {dtype!r}")
 
 
 def _head_parts(head: EnergyHead) -> dict[str, Any]:

@@ -15,13 +15,16 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms, units
 from ase.build import graphene
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 
-from ase_deeph import DeepHCalculator
+from ase_deeph import DeepHCalculator, ElectronicStructure
 from ase_deeph.dft.generate import generate
 from ase_deeph.dft.recipe import Recipe, StructureEntry, read_recipe
+from ase_deeph.io.dataset import read_dataset
+from ase_deeph.reference import ReferenceData
 from trainers.evaluate import evaluate
 
 RECIPE = Path(__file__).parent.parent / "examples" / "carbon" / "forces_test.toml"
@@ -48,6 +51,23 @@ def frames(model: str | None, count: int, every: int, temperature: float) -> lis
     return found
 
 
+def labelled(data: ReferenceData) -> Atoms:
+    """A frame with the DFT's energy and forces, and its gap and Fermi level on a 4 x 4 mesh (tests/data has these)."""
+    atoms = data.atoms.copy()
+    atoms.calc = SinglePointCalculator(atoms, energy=data.energy, forces=data.forces)
+    assert data.hamiltonian is not None
+    structure = ElectronicStructure(
+        data.hamiltonian,
+        data.overlap,
+        data.n_electrons,
+        kpts=(4, 4, 1),
+        occupations={"name": "fermi-dirac", "width": 0.05},
+    )
+    atoms.info["dft_gap"] = float(structure.band_gap())
+    atoms.info["dft_fermi_level"] = structure.fermi_level()
+    return atoms
+
+
 def main() -> None:
     """Run what is missing, print the errors."""
     parser = argparse.ArgumentParser(
@@ -69,6 +89,7 @@ def main() -> None:
     )
     settings = read_recipe(RECIPE).settings
     generate(Recipe("md-frames", 0, entries, settings=settings), args.work / "dft")
+    write(args.work / "labelled.extxyz", [labelled(data) for _, data in read_dataset([args.work / "dft"])])
     report = evaluate(args.model or "carbon-pbe", args.work / "dft", output=args.work / "report")
     sys.stdout.write(f"{report.table()}\n")
 

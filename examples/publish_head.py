@@ -2,7 +2,8 @@
 
     python examples/publish_head.py RUN/model.h5 RECIPES DATA OUTPUT.h5
 
-RUN/model.h5 is what examples/carbon/head.toml trains: the Hamiltonian model that ships, H untouched, with a head.
+RUN/model.h5 is what examples/carbon/head.toml and then head_continued.toml train: the Hamiltonian model that ships,
+H untouched, with a head.
 RECIPES is the folder of forces_train.toml, forces_validation.toml and forces_test.toml (examples/carbon); DATA has
 what `deeph dataset generate` made of them, forces-test among it.  The test set chooses nothing.
 """

@@ -15,7 +15,7 @@ FLOORS = [
     {"neighbours"},
     {"pairs", "harmonics", "coupling", "spin_coupling"},
     {"bloch"},
-    {"matrix", "graph", "reference", "domain", "pauli", "moments"},
+    {"matrix", "graph", "reference", "domain", "pauli", "moments", "predictable"},
     {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
     {"large"},
     {"model", "potential", "spin", "bands", "band_derivatives", "dos", "orthogonalization", "sparse"},

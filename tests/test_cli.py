@@ -232,6 +232,7 @@ def test_models_in_short_and_one_in_full(capsys):
     assert "carbon-pbe (default)" in short
     assert "silicon-pbe" in short
     assert short.count("H_mae_gauge_fixed_meV") == 2
-    assert short.count("\n") < 40
+    assert short.count("forces_mae_meV_per_A") == 1
+    assert short.count("\n") < 48
     assert main(["models", "silicon-pbe"]) == 0
     assert "szp(loc.dzp)" in capsys.readouterr().out.split("recipe:")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,13 @@ def test_a_folder_without_a_hamiltonian(tmp_path: Path, capsys: pytest.CaptureFi
     write_deeph(tmp_path / "s", ReferenceData(es.atoms, None, es.overlap))
     assert main(["bands", str(tmp_path / "s")]) == 2
     assert "--model" in capsys.readouterr().err
+
+
+def test_fermi_level_of_a_folder(spin: Spin, tmp_path: Path) -> None:
+    """That of the folder's own H, not of a model's."""
+    folder, es = folder_of(spin, tmp_path)
+    expected = ElectronicStructure(es.hamiltonian, es.overlap, 8.0, kpts=(3, 3, 3))
+    for engine in ("diagonalize", "count"):
+        out = tmp_path / f"{engine}.json"
+        assert main(["fermi", str(folder), "--kpts", "3,3,3", "--engine", engine, "-o", str(out)]) == 0
+        assert json.loads(out.read_text())["fermi_level"] == pytest.approx(expected.fermi_level(), abs=1e-4)

@@ -22,7 +22,10 @@ from ase_deeph.derivatives import (
     perturbations,
 )
 from ase_deeph.eigen import solve
+from ase_deeph.graph import CrystalGraph
 from ase_deeph.harmonics import harmonics_gradient, real_harmonics
+from ase_deeph.large import LARGE, memory_estimate
+from ase_deeph.pairs import AtomPairs
 from ase_deeph.pretrained import load as load_model
 from ase_deeph.two_center import overlap
 from tests.toys import untrained
@@ -247,8 +250,55 @@ def test_perturbations_reject_what_they_cannot_do(model: HamiltonianModel) -> No
         perturbations(model, CHAIN, u[0])
     with pytest.raises(ValueError, match="norm 1"):
         Modes(np.zeros(3), np.ones(1), u, CHAIN.get_masses())
-    with pytest.raises(ValueError, match="real"):
-        hamiltonian_derivatives(model, CHAIN, u * 1j)
+    for refusing in (
+        lambda u: hamiltonian_derivatives(model, CHAIN, u),
+        lambda u: overlap_derivatives(CHAIN, model.basis, u),
+        lambda u: deformation_potentials(model, CHAIN, u, [0, 0, 0]),
+    ):
+        with pytest.raises(ValueError, match="real"):
+            refusing(u * 1j)
+        for bad in (np.nan, np.inf):
+            with pytest.raises(ValueError, match="finite"):
+                refusing(u + bad)
+    with pytest.raises(ValueError, match="finite"):
+        perturbations(model, CHAIN, np.concatenate([u + 1, u + complex(0, np.nan)]))
+
+
+def test_atoms_at_rest_change_nothing(model: HamiltonianModel) -> None:
+    shifts = deformation_potentials(model, CHAIN, np.zeros((2, 2, 3)), [[0.1, 0, 0]], dtype="float64")
+    assert shifts.shape[:2] == (2, 1)
+    np.testing.assert_array_equal(shifts, 0.0)
+    u = random_displacements(1, CHAIN)
+    modes = Modes(np.zeros(3), np.array([1e-5]), u / np.linalg.norm(u), CHAIN.get_masses())
+    coupling = electron_phonon(model, CHAIN, modes, [[0.1, 0, 0]], dtype="float64")
+    assert coupling.elements.shape == (1, 1, *2 * [shifts.shape[2]])
+    np.testing.assert_array_equal(coupling.elements, 0.0)
+    assert perturbations(model, CHAIN, np.zeros((0, 2, 3)), dtype="float64") == []
+
+
+def test_a_shape_is_compiled_for_one_and_for_several_displacements(model: HamiltonianModel) -> None:
+    u = random_displacements(17, CHAIN)
+    before = model.pushforward._cache_size()
+    for n in (1, 3):
+        hamiltonian_derivatives(model, CHAIN, u[:n], dtype="float64")
+    after = model.pushforward._cache_size()
+    assert after <= before + 2
+    for n in (1, 2, 8, 9, 17):
+        assert len(hamiltonian_derivatives(model, moved(CHAIN, 0.01 * u[0]), u[:n], dtype="float64")) == n
+    assert model.pushforward._cache_size() == after
+
+
+def test_the_page_on_large_structures_counts_the_pairs_of_graphene() -> None:
+    shipped, atoms = load_model("carbon-pbe"), flat()
+    pairs = AtomPairs.from_atoms(atoms, shipped.cutoff)
+    graph = CrystalGraph.from_atoms(atoms, pairs, shipped.basis, message_cutoff=shipped.config.reach)
+    per_atom = len(pairs) // len(atoms)
+    edges = memory_estimate(shipped.config, shipped.basis, graph).edges / len(atoms)
+    page = (Path(__file__).parents[1] / "docs" / "large.md").read_text()
+    assert (
+        f"{LARGE // per_atom:,} atoms of flat graphene with the shipped model, {per_atom} pairs each" in page
+    )
+    assert f"{edges / 1000:.0f} kB per atom of flat graphene" in page
 
 
 def test_modes_of_ase_move_atoms_as_they_vibrate(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from ase_deeph.graph import CrystalGraph, ShapeLadder
 from ase_deeph.large import make_hermitian, memory_estimate
 from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import NetworkConfig, build_network
-from ase_deeph.network.chunked import ChunkedNetwork
 from ase_deeph.network.chunks import Chunks, compact_groups
 from ase_deeph.pairs import AtomPairs
 
@@ -41,7 +40,9 @@ def tiny(kind: str = "elct") -> HamiltonianModel:
         n_radial=8,
     )
     network = build_network(config, BASIS)
-    return HamiltonianModel(config, BASIS, network.init(1), network.empty_statistics(), {"name": "tiny"})
+    rng = np.random.default_rng(5)
+    statistics = {key: rng.uniform(0.1, 0.9, size=a.shape) for key, a in network.empty_statistics().items()}
+    return HamiltonianModel(config, BASIS, network.init(1), statistics, {"name": "tiny"})
 
 
 def sheet(cells: int = 6) -> Atoms:
@@ -150,6 +151,14 @@ def test_refusals(model: HamiltonianModel) -> None:
         model.large_prediction(edges="kept")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="kind 'elct', received 'e3'"):
         tiny("e3").large_prediction()
+    with pytest.raises(ValueError, match="expected 'float32' or 'float64', received 'float16'"):
+        model.large_prediction()(sheet(3), dtype="float16")
+    with pytest.raises(ValueError, match=r"closer than the 0\.4 Å"):
+        model.large_prediction()(Atoms("BN", [[0, 0, 0], [0, 0, 0.1]]))
+    with pytest.raises(ValueError, match="at least one atom"):
+        model.large_prediction()(Atoms())
+    with pytest.raises(KeyError, match="Xe"):
+        model.large_prediction()(Atoms("Xe"))
     bad = {**model.params, "species": np.full_like(model.params["species"], np.nan)}
     with pytest.raises(ValueError, match="NaN"):
         HamiltonianModel(model.config, BASIS, bad, model.statistics).large_prediction()(sheet(3))
@@ -160,6 +169,10 @@ import jax, numpy as np
 from tests.test_large import sheet, tiny
 model = tiny()
 assert len(jax.devices()) == 4
+second = jax.devices()[1]
+alone = model.large_prediction(pairs_per_chunk=400, devices=(second,))
+assert alone.network._everywhere(np.ones(2)).devices() == {second}
+assert np.abs(alone(sheet()).entries - model(sheet()).entries).max() <= 1e-5
 for dtype, bound in (("float32", 1e-5), ("float64", 1e-10)):
     whole = model(sheet(), dtype=dtype)
     parts = model.large_prediction(pairs_per_chunk=400, devices=tuple(jax.devices()))
@@ -185,10 +198,3 @@ def test_over_four_devices() -> None:
         check=False,
     )
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
-
-
-def test_network_of_a_chunk_needs_no_more_devices_than_one(model: HamiltonianModel) -> None:
-    import jax
-
-    network = ChunkedNetwork(model.network, model.params, model.statistics, devices=tuple(jax.devices()[:1]))
-    assert network.n_devices == 1

@@ -95,7 +95,7 @@ def test_silicon_has_the_gaps_of_its_dft():
 
 
 class TestDynamics:
-    """Five frames of the model's own dynamics of 32 atoms at 300 K, with the DFT of each (benchmarks/md_frames.py)."""
+    """Five frames of 32 atoms at 300 K, moved by the head's first stage, with DFT of each (benchmarks/md_frames.py)."""
 
     @pytest.fixture
     def frames(self) -> list[Atoms]:

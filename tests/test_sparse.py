@@ -21,9 +21,11 @@ from ase_deeph.basis import SpeciesBasis
 from ase_deeph.dos import gaussian_dos, mulliken_weights
 from ase_deeph.occupation import Smearing, fill
 from ase_deeph.sparse import krylov, states
+from ase_deeph.sparse.bands import NearBands, Request
 from ase_deeph.sparse.checkpoint import Checkpoint
 from ase_deeph.sparse.factorisation import UnstableFactorisation, chosen_engine, factorise
-from ase_deeph.sparse.kpm import moments
+from ase_deeph.sparse.fermi import CountingProblem, fermi_level_by_count
+from ase_deeph.sparse.kpm import mesh_fermi_level, moments
 from ase_deeph.sparse.slepc import slepc_python, states_by_slepc
 from ase_deeph.sparse.states import Pencil, states_near, states_within
 
@@ -109,6 +111,33 @@ def test_a_state_that_the_search_missed_is_never_silent(monkeypatch: pytest.Monk
         states_within(p, 0.0, 0.6)
 
 
+@pytest.mark.parametrize("moved", [1e-6, 1e-4, 1e-3])
+def test_a_moved_edge_never_shifts_the_index(monkeypatch: pytest.MonkeyPatch, moved: float) -> None:
+    """Levels 2e-5 eV apart about every edge, and factorisations that refuse to be nearer the edge than `moved`."""
+    comb = np.arange(-8, 9) * 2e-5
+    levels = np.sort(np.concatenate([[-2.0, 2.0], 0.01 + comb, 1.01 + comb, np.linspace(0.1, 0.9, 9)]))
+    p = Pencil.of(sp.csr_matrix(sp.diags(levels)), None)
+    asked: list[float] = []
+    original = states.factorise
+
+    def refusing(a: sp.csr_matrix, *args, **kwargs):
+        energy = levels[0] - float(np.real(a[0, 0]))
+        asked[:] = asked if asked and abs(asked[0] - energy) < 2e-3 else [energy]
+        if abs(energy - asked[0]) < 0.9 * moved:
+            raise UnstableFactorisation("on a level")
+        return original(a, *args, **kwargs)
+
+    monkeypatch.setattr(states, "factorise", refusing)
+    low, high = 0.01 + 1e-5, 1.01 - 1e-5
+    found = states_within(p, low, high)
+    np.testing.assert_allclose(found.energies, levels[(levels > low) & (levels < high)], atol=1e-9)
+    assert found.first_band == np.sum(levels < low)
+    near = states_near(p, 0.51, 9 + 20)
+    expected = np.sort(levels[np.argsort(np.abs(levels - 0.51))[:29]])
+    np.testing.assert_allclose(np.abs(near.energies - 0.51).max(), np.abs(expected - 0.51).max(), atol=1e-8)
+    np.testing.assert_allclose(near.energies, levels[near.first_band : near.first_band + 29], atol=1e-8)
+
+
 def test_unstable_factorisations_are_refused() -> None:
     singular = sp.csr_matrix(np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
     for engine in ("dense", "superlu"):
@@ -144,6 +173,48 @@ def test_fermi_level_by_count(spin: str, gap: float, occupations: tuple[str, flo
     counted = structure.fermi_level_by_count()
     assert counted.fermi_level == pytest.approx(structure.fermi_level(), abs=1e-5)
     assert counted.n_states < structure.mesh_eigenvalues.size
+
+
+def test_a_wide_gap_takes_few_counts() -> None:
+    """Two bands 16 eV apart at width 0, the counts of every factorisation told."""
+    random = np.random.default_rng(3)
+    levels = np.sort(np.concatenate([random.uniform(-9, -8, 20), random.uniform(8, 9, 20)]))
+    p = Pencil.of(sp.csr_matrix(sp.diags(levels)), None)
+    problem = CountingProblem(lambda spin, k: p, np.ones(1), 1, 2, 40.0)
+    counted = fermi_level_by_count(problem, Smearing("fermi-dirac", 0.0))
+    assert counted.fermi_level == pytest.approx(0.5 * (levels[19] + levels[20]), abs=1e-9)
+    assert counted.n_counts < 45, "steps of the reach took 166"
+    assert counted.n_states < 40
+
+
+def test_fermi_level_of_a_mesh_by_moments() -> None:
+    """Exact traces of two k-points: a metal's level, and the middle of an insulator's gap."""
+    parts, spectra = [], []
+    for weight, shift in ((0.25, 0.0), (0.75, 0.4)):
+        p, levels = pencil(60, is_complex=False)
+        p = Pencil.of(p.h + shift * p.s, p.s)
+        parts.append((0, 2 * weight, moments(p, 0.2, n_vectors=None)))
+        spectra.append(levels + shift)
+    smearing = Smearing("fermi-dirac", 0.1)
+    reference = fill(np.array(spectra)[None], np.array([0.25, 0.75]), 50.0, smearing).fermi_level
+    level, error = mesh_fermi_level(parts, 50.0, smearing)
+    assert level == pytest.approx(reference, abs=1e-3)
+    assert error < 1e-3
+    gapped = Pencil.of(sp.csr_matrix(sp.diags([-2.0] * 10 + [2.0] * 10)), None)
+    one = [(0, 2.0, moments(gapped, 0.1, n_vectors=None))]
+    assert mesh_fermi_level(one, 20.0, Smearing())[0] == pytest.approx(0.0, abs=0.01)
+    with pytest.raises(ValueError, match="wider"):
+        mesh_fermi_level(one, 20.0, Smearing("fermi-dirac", 0.01))
+    with pytest.raises(ValueError, match="fewer than 40"):
+        mesh_fermi_level(one, 41.0, Smearing())
+
+
+def test_one_random_vector_has_no_standard_error() -> None:
+    p, _ = pencil(60, is_complex=False)
+    grid = np.linspace(-2, 2, 5)
+    assert np.all(np.isnan(moments(p, 0.5, n_vectors=1).dos(grid, 0.5)[1]))
+    assert np.all(moments(p, 0.5, n_vectors=2).dos(grid, 0.5)[1] > 0)
+    assert np.all(moments(p, 0.5, n_vectors=None).dos(grid, 0.5)[1] == 0)
 
 
 def test_moments_against_diagonalisation() -> None:
@@ -194,7 +265,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         structure.eigenvalues_near(path, 0.0, 4, checkpoint=file, progress=stop)
     solved = []
     original = Pencil.factorised
-    monkeypatch.setattr(Pencil, "factorised", lambda *a: (solved.append(1), original(*a))[1])
+    monkeypatch.setattr(Pencil, "factorised", lambda *a, **k: (solved.append(1), original(*a, **k))[1])
     resumed = structure.eigenvalues_near(path, 0.0, 4, checkpoint=file)
     n_resumed = len(solved)
     whole = structure.eigenvalues_near(path, 0.0, 4)
@@ -203,6 +274,81 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     np.testing.assert_array_equal(resumed.first_band, whole.first_band)
     with pytest.raises(ValueError, match="another structure"):
         structure.eigenvalues_near(path, 0.1, 4, checkpoint=file)
+
+
+def test_files_that_are_no_checkpoint(tmp_path: Path) -> None:
+    file = tmp_path / "c.npz"
+    Checkpoint(file, "x").put(0, 0, np.ones(50), np.ones(50), 3)
+    whole = file.read_bytes()
+    for n_bytes in (len(whole) // 2, 10, 1, 0):
+        file.write_bytes(whole[:n_bytes])
+        with pytest.raises(ValueError, match="delete it"):
+            Checkpoint(file, "x")
+    with file.open("wb") as stream:
+        np.save(stream, np.ones(3))
+    with pytest.raises(ValueError, match="an array"):
+        Checkpoint(file, "x")
+    file.write_bytes(whole.replace(np.ones(50).tobytes(), np.zeros(50).tobytes()))
+    with pytest.raises(ValueError, match="delete it"):
+        Checkpoint(file, "x")
+
+
+def test_states_without_an_index_are_not_joined(tmp_path: Path) -> None:
+    """As SLEPc of a complex PETSc leaves them: no band index, at one k-point or at all."""
+    from ase_deeph.cli.sparse import _write
+
+    path = Atoms("H", cell=[2, 9, 9], pbc=(1, 0, 0)).cell.bandpath("GX", npoints=3, pbc=(1, 0, 0))
+    energies = [[np.array([0.1, 0.2]), np.array([0.3, 0.4, 0.5]), np.array([0.6])]]
+    bands = NearBands(path.kpts, energies, energies, np.array([[7, -1, 8]]))
+    assert bands.band_range == (7, 9)
+    assert not bands.counted
+    np.testing.assert_array_equal(bands.of_band(8), [0.2, np.nan, 0.6])
+    assert [len(e) for e in bands.uncounted()] == [0, 3, 0]
+    without = NearBands(path.kpts, energies, energies, np.array([[-1, -1, -1]]))
+    assert without.band_range == (0, 0)
+    assert np.all(np.isnan([without.of_band(band) for band in range(-2, 3)]))
+    for found in (bands, without):
+        for suffix in ("csv", "json", "png"):
+            _write(found, path, 0.0, tmp_path / f"n.{suffix}", (-1.0, 1.0))
+        header, first, *_ = (tmp_path / "n.csv").read_text().splitlines()
+        assert header.split(",")[4:] == ["state0_spin0_eV", "state1_spin0_eV", "state2_spin0_eV"]
+        assert first.split(",")[4:] == ["0.1", "0.2", "nan"]
+    assert json.loads((tmp_path / "n.json").read_text())["first_band"] == [[None, None, None]]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ase_deeph.cli import sparse, table
+
+    path = Atoms("H", cell=[2, 9, 9], pbc=(1, 0, 0)).cell.bandpath("GX", npoints=3, pbc=(1, 0, 0))
+    energies = [[np.array([0.1, 0.2])] * 3]
+    found = NearBands(path.kpts, energies, energies, np.array([[7, 7, 7]]))
+    (tmp_path / "n.csv").write_text("old")
+
+    def stop(file: Path, *rest) -> None:
+        file.write_text("half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(table, "write_csv", stop)
+    with pytest.raises(OSError, match="disk full"):
+        sparse._write(found, path, 0.0, tmp_path / "n.csv", (-1.0, 1.0))
+    assert [file.name for file in tmp_path.iterdir()] == ["n.csv"]
+    assert (tmp_path / "n.csv").read_text() == "old"
+
+
+def test_numbers_refused_before_any_computation(capsys: pytest.CaptureFixture[str]) -> None:
+    """The structure does not exist: it is not reached."""
+    from ase_deeph.cli import main
+
+    for option, words in {
+        "--near": ["bands", "nowhere.cif", "--near", "0"],
+        "--ranks": ["bands", "nowhere.cif", "--near", "3", "--engine", "slepc", "--ranks", "0"],
+        "--vectors": ["dos", "nowhere.cif", "--engine", "kpm", "--vectors", "1"],
+    }.items():
+        assert main([*words, "-o", "n.csv"]) != 0
+        assert f"{option}: expected at least" in capsys.readouterr().err
+    for wrong in ({"n_states": 0}, {"n_ranks": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            Request(0.0, **wrong)  # type: ignore[arg-type]
 
 
 def test_a_run_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
@@ -269,7 +415,14 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.shape(json.loads((tmp_path / "n.json").read_text())["energies_eV"]) == (1, 4, 3)
     assert not [name for name in os.listdir() if "unfinished" in name]
     dos = ["dos", *common, "--engine", "kpm", "--vectors", "4", "--broadening", "0.5"]
-    assert main([*dos, "-o", "d.csv"]) == 0
+    with monkeypatch.context() as patch:
+        for name in ("factorised", "count_below"):
+            patch.setattr(Pencil, name, lambda *a, **k: pytest.fail("kernel polynomials factorise nothing"))
+        patch.setattr(ElectronicStructure, "eigenvalues", lambda *a: pytest.fail("nor diagonalise"))
+        assert main([*dos, "-o", "d.csv"]) == 0
+        assert main([*dos, "--vectors", "400", "-o", "d.json"]) == 0
+    level = json.loads((tmp_path / "d.json").read_text())["fermi_level_eV"]
+    assert level == pytest.approx(structure.fermi_level(), abs=0.1)
     assert "standard error" in (tmp_path / "d.csv").read_text()
     assert main([*dos, "--project", "species", "-o", "p.csv"]) == 0
     _, values = fermi_rows(structure)

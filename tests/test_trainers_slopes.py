@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ase_deeph.io.deeph import write_basis_file, write_deeph
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.reference import ReferenceData
 from trainers.config import LossConfig, OptimizerConfig
-from trainers.dataset import Batches
+from trainers.dataset import Batches, split
 from trainers.slopes import KEY, middle, paired, slope
 from trainers.step import Steps
 from trainers.structures import load_structures
@@ -133,9 +134,38 @@ def test_broken_pairs_are_named(tmp_path: Path) -> None:
         list(paired(twice))
     with pytest.raises(ValueError, match="are the same"):
         middle("a", made["a-plus"], made["a-plus"])
+    wrapped = made["a-minus"].atoms.copy()
+    wrapped.positions[1] += wrapped.cell[0]
+    with pytest.raises(
+        ValueError, match=r"displaced pair a: .* within 0\.5 Å .* 1\.\d\d Å for atom 1; do not wrap"
+    ):
+        middle("a", made["a-plus"], replace(made["a-minus"], atoms=wrapped))
     root = write(tmp_path, {"alone": hueckel(rattled_graphene(1, 7), sp_basis())})
     with pytest.raises(ValueError, match="needs displaced pairs"):
         load_structures([root], sp_basis(), CONFIG, slopes=True)
+
+
+def test_a_pair_is_never_divided_between_training_and_validation() -> None:
+    pairs = [f"flat-{n:03d}" for n in range(100)]
+    halves = [f"{name}-{side}" for name in pairs for side in ("plus", "minus")]
+    training, held = split(halves, 0.2)
+    assert {halves[n].rsplit("-", 1)[0] for n in held} == {pairs[n] for n in split(pairs, 0.2)[1]}
+    assert len(held) == 2 * len(split(pairs, 0.2)[1]) > 0
+    assert sorted(training + held) == list(range(200))
+    assert len(split(halves[:6], 1e-9)[1]) == 2, "the smallest hash is that of a pair"
+    assert split(halves[:2], 1e-9)[1] == [], "one pair is not divided"
+
+
+def test_the_tool_keeps_pairs_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ase_deeph.cli import main
+
+    root = write(tmp_path, {k: v for n in range(4) for k, v in sides(f"p{n}", 1).items()})
+    assert main(["dataset", "split", str(root), "--fraction", "0.5", "-o", str(tmp_path / "split.json")]) == 0
+    found = json.loads((tmp_path / "split.json").read_text())
+    training, held = ({name.rsplit("-", 1)[0] for name in found[k]} for k in ("training", "validation"))
+    assert training
+    assert held
+    assert not training & held
 
 
 def test_recipes_write_pairs(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ from trainers.loss import Blocks, gauge_shift, structure_losses
 
 KEY = "displaced_pair"
 
+FARTHEST = 0.5
+"""Å; an atom that is farther from the middle was wrapped into the cell, or the slope would be no derivative."""
+
 
 @dataclass(frozen=True, eq=False)
 class Slope:
@@ -98,7 +101,7 @@ def middle(name: str, plus: ReferenceData, minus: ReferenceData) -> tuple[Refere
 
     Raises
     ------
-    ValueError : other atoms or another cell, no displacement, or no H and S.
+    ValueError : other atoms or another cell, no displacement or one beyond 0.5 Å, or no H and S.
     """
     a, b = plus.atoms, minus.atoms
     same = np.array_equal(a.numbers, b.numbers) and np.allclose(a.cell.array, b.cell.array, rtol=0, atol=1e-9)
@@ -107,9 +110,15 @@ def middle(name: str, plus: ReferenceData, minus: ReferenceData) -> tuple[Refere
     matrices = [(plus.hamiltonian, minus.hamiltonian), (plus.overlap, minus.overlap)]
     if any(m is None for both in matrices for m in both):
         raise ValueError(f"displaced pair {name}: it has no Hamiltonian or no overlap, which training needs")
-    s = float(np.sqrt(np.mean(np.sum((a.positions - b.positions) ** 2, axis=1)))) / 2
+    moved = np.linalg.norm(a.positions - b.positions, axis=1) / 2
+    s = float(np.sqrt(np.mean(moved**2)))
     if not s > 0:
         raise ValueError(f"displaced pair {name}: both structures are the same; regenerate it")
+    if moved.max() > FARTHEST:
+        raise ValueError(
+            f"displaced pair {name}: expected every atom within {FARTHEST} Å of the middle, received "
+            f"{moved.max():.2f} Å for atom {int(np.argmax(moved))}; do not wrap the atoms of a pair, or displace less"
+        )
     atoms = a.copy()
     atoms.positions = 0.5 * (a.positions + b.positions)
     mean = [replace((above + below) * 0.5, atoms=atoms) for above, below in matrices]  # type: ignore[operator]

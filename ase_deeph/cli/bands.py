@@ -1,4 +1,7 @@
-"""`deeph bands`: bands as a picture, as ASE's JSON or as CSV; those of spinors in the colours of their spin."""
+"""`deeph bands`: bands as a picture, JSON or CSV; those of spinors in the colours of their spin.
+
+The JSON of all bands is ASE's of a band structure; that of --near is a plain object of its own, see `cli.sparse`.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,12 @@ def run(arguments: argparse.Namespace) -> None:
     from ase_deeph.bands import as_band_structure, band_path
     from ase_deeph.cli.options import output_file, structure_from
     from ase_deeph.cli.picture import PICTURE_SUFFIXES
+    from ase_deeph.cli.sparse import check_options
+    from ase_deeph.exporters.files import replaced_file
     from ase_deeph.spin_states import DEGENERATE, spin_states
 
     output = output_file(arguments, "bands", (*PICTURE_SUFFIXES, ".json", ".csv"))
+    check_options(arguments)
     structure = structure_from(arguments)
     path = band_path(structure.atoms, _path(structure.atoms, arguments), arguments.npoints)
     if arguments.near is not None or arguments.engine is not None:
@@ -72,12 +78,14 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         energies = structure.eigenvalues(path)
     bands = as_band_structure(path, energies, structure.fermi_level())
-    if output.suffix == ".json":
-        bands.write(output)  # type: ignore[attr-defined]  # ASE's @jsonable adds it
-    elif output.suffix == ".csv":
-        _write_csv(bands, output, spins)
-    else:
-        _draw(bands, output, tuple(arguments.window), None if spins is None else (arguments.spin, spins))
+    with replaced_file(output) as partial:
+        if output.suffix == ".json":
+            bands.write(partial)  # type: ignore[attr-defined]  # ASE's @jsonable adds it
+        elif output.suffix == ".csv":
+            _write_csv(bands, partial, spins)
+        else:
+            coloured = None if spins is None else (arguments.spin, spins)
+            _draw(bands, partial, tuple(arguments.window), coloured)
     if not arguments.quiet:
         _, n_kpts, n_bands = bands.energies.shape
         print(

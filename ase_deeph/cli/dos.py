@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="diagonalize",
         help="kpm: sparse kernel polynomials",
     )
-    parser.add_argument("--vectors", type=int, default=64, help="random vectors of --engine kpm (default 64)")
+    parser.add_argument(
+        "--vectors", type=int, default=64, help="random vectors of --engine kpm (default 64, at least 2)"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="png, pdf, svg, json or csv by its suffix")
 
 
@@ -53,21 +55,26 @@ def run(arguments: argparse.Namespace) -> None:
     """
     from ase_deeph.cli.options import output_file, structure_from
     from ase_deeph.cli.picture import PICTURE_SUFFIXES
+    from ase_deeph.cli.sparse import check_options
+    from ase_deeph.exporters.files import replaced_file
 
     output = output_file(arguments, "dos", (*PICTURE_SUFFIXES, ".json", ".csv"))
     grid = _grid(arguments)
+    check_options(arguments)
     structure = structure_from(arguments)
+    error = float("nan")
     if arguments.engine == "kpm":
         from ase_deeph.cli.sparse import moment_curves
 
-        level = structure.fermi_level_by_count().fermi_level
-        curves = moment_curves(structure, grid + level, arguments)
+        curves, level, error = moment_curves(structure, grid, arguments)
     else:
         level = structure.fermi_level()
         curves = _curves(structure, grid + level, arguments)
-    _write(output, grid, curves, level, arguments.broadening)
+    with replaced_file(output) as partial:
+        _write(partial, grid, curves, level, arguments.broadening)
     if not arguments.quiet:
-        print(f"{output}: {len(grid)} energies, Fermi level {level:.4f} eV")
+        known = f" ± {error:.4f} eV (random vectors)" if np.isfinite(error) else ""
+        print(f"{output}: {len(grid)} energies, Fermi level {level:.4f} eV{known}")
 
 
 def _grid(arguments: argparse.Namespace) -> np.ndarray:

@@ -28,12 +28,12 @@ def run(arguments: argparse.Namespace) -> None:
     """
     import json
 
-    from ase_deeph.cli.options import calculator_from, output_file
+    from ase_deeph.cli.options import output_file, structure_from
     from ase_deeph.cli.table import print_rows
 
     output = output_file(arguments, "fermi", (".json",)) if arguments.output else None
-    atoms, calculator = calculator_from(arguments)
-    structure = calculator.get_electronic_structure(atoms)
+    structure = structure_from(arguments)
+    atoms = structure.atoms
     if arguments.engine == "count":
         from ase_deeph.cli.sparse import fermi_rows
 
@@ -42,10 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
         if output:
             output.write_text(json.dumps(counted, indent=2) + "\n", encoding="utf-8")
         return
-    homo, lumo = calculator.get_homo_lumo()
+    homo, lumo = structure.homo_lumo()
     gap = float(structure.band_gap())
-    level = calculator.get_fermi_level()
-    n_full, n_reduced = len(calculator.get_bz_k_points()), len(calculator.get_ibz_k_points())
+    level = structure.fermi_level()
+    n_full, n_reduced = len(structure.mesh.points), len(structure.mesh.irreducible)
     print_rows(
         [
             ("structure", f"{atoms.get_chemical_formula()}, {len(atoms)} atoms"),

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"  {model.basis}, cutoff {model.cutoff:g} Å, {model.n_parameters:,} parameters, {find(name)}")
         told = _ordered(model.provenance)
         if not arguments.model:
-            told = {key: told[key] for key in _ALWAYS if key in told}
+            told = {**{key: told[key] for key in _ALWAYS if key in told}, **_of_head(told)}
         for line in _lines(told, "  "):
             print(line)
     if arguments.json:
@@ -56,6 +56,12 @@ def run(arguments: argparse.Namespace) -> None:
 def _ordered(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The provenance with the keys that a reader looks for first in front."""
     return {key: provenance[key] for key in (*_FIRST, *provenance) if key in provenance}
+
+
+def _of_head(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The measured errors of the energy head, where there is one."""
+    errors = provenance.get("potential", {}).get("errors")
+    return {} if errors is None else {"energies and forces": errors}
 
 
 def _lines(values: Mapping[str, Any], indent: str) -> Iterator[str]:

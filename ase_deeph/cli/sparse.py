@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
     from ase.dft.kpoints import BandPath
 
     from ase_deeph.electronic_structure import ElectronicStructure
+    from ase_deeph.occupation import Smearing
     from ase_deeph.sparse.bands import BandEngine, NearBands, Progress
+
+logger = logging.getLogger(__name__)
 
 _NEAR = 10
 
@@ -32,6 +37,20 @@ def add_near_options(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=BAND_ENGINES, help="of --near (default auto); with it N is 10 where not given"
     )
     parser.add_argument("--ranks", type=int, default=2, help="processes of --engine slepc (default 2)")
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Numbers that no computation can meet, refused before one begins.
+
+    Raises
+    ------
+    ValueError : --near, --ranks or --vectors too small.
+    """
+    least = {"near": 1, "ranks": 1, "vectors": 2}
+    for name, smallest in least.items():
+        received = getattr(arguments, name, None)
+        if received is not None and received < smallest:
+            raise ValueError(f"--{name}: expected at least {smallest}, received {received}")
 
 
 def run_bands(
@@ -60,10 +79,11 @@ def run_bands(
     unfinished.unlink(missing_ok=True)
     if not arguments.quiet:
         first, end = found.band_range
+        bands = f"bands {first} to {end - 1}" if found.counted else "without band indices (not counted)"
         worst = max(float(r.max(initial=0.0)) for row in found.residuals for r in row)
         print(
             f"{output}: {n_states} states nearest the Fermi level {level:.4f} eV at {len(found.kpts)} k-points, "
-            f"bands {first} to {end - 1}, residuals below {worst:.0e} eV"
+            f"{bands}, residuals below {worst:.0e} eV"
         )
 
 
@@ -85,33 +105,65 @@ def _bar(label: str, *, quiet: bool) -> Progress:
 
 
 def _write(found: NearBands, path: BandPath, level: float, output: Path, window: tuple[float, float]) -> None:
+    """Whole or not at all; the JSON is a plain object of its own keys, not ASE's: the bands are incomplete."""
+    from ase_deeph.exporters.files import replaced_file
+
+    with replaced_file(output) as partial:
+        if output.suffix == ".json":
+            partial.write_text(json.dumps(_content(found, level)) + "\n", encoding="utf-8")
+        elif output.suffix == ".csv":
+            _write_csv(found, path, level, partial)
+        else:
+            _draw(found, path, level, partial, window)
+
+
+def _content(found: NearBands, level: float) -> dict[str, Any]:
+    """Of the JSON; the first band is null where it was not counted."""
+    return {
+        "kpts": found.kpts.tolist(),
+        "first_band": [[n if n >= 0 else None for n in row] for row in found.first_band.tolist()],
+        "energies_eV": [[e.tolist() for e in channel] for channel in found.energies],
+        "residuals_eV": [[r.tolist() for r in channel] for channel in found.residuals],
+        "fermi_level_eV": level,
+    }
+
+
+def _write_csv(found: NearBands, path: BandPath, level: float, output: Path) -> None:
+    """A column for each band; of states without a band index for each place in their order at each k, "state"."""
+    from ase_deeph.cli.table import write_csv
+
+    n_spins = len(found.energies)
+    if found.counted:
+        numbers, word = range(*found.band_range), "band"
+        lines = [found.of_band(band, spin) for spin in range(n_spins) for band in numbers]
+    else:
+        numbers, word = range(max(len(e) for row in found.energies for e in row)), "state"
+        lines = [_in_order(row, n) for row in found.energies for n in numbers]
+    header = ["distance_per_Ang", "k1", "k2", "k3"]
+    header += [f"{word}{n}_spin{spin}_eV" for spin in range(n_spins) for n in numbers]
+    distance = path.get_linear_kpoint_axis()[0]
+    write_csv(output, header, np.column_stack([distance, found.kpts, *(line - level for line in lines)]))
+
+
+def _in_order(energies: list[np.ndarray], n: int) -> np.ndarray:
+    """(n_kpts,) the nth energy of each k-point, NaN where there are fewer."""
+    return np.array([e[n] if n < len(e) else np.nan for e in energies])
+
+
+def _draw(found: NearBands, path: BandPath, level: float, output: Path, window: tuple[float, float]) -> None:
+    """Lines of the bands that were counted, points of states that were not."""
     from ase_deeph.bands import as_band_structure
+    from ase_deeph.cli.picture import DOWN, PREDICTED, draw_bands, figure
 
     first, end = found.band_range
-    n_spins = len(found.energies)
-    lines = np.array([[found.of_band(band, spin) for band in range(first, end)] for spin in range(n_spins)])
-    if output.suffix == ".json":
-        content = {
-            "kpts": found.kpts.tolist(),
-            "first_band": found.first_band.tolist(),
-            "energies_eV": [[e.tolist() for e in channel] for channel in found.energies],
-            "residuals_eV": [[r.tolist() for r in channel] for channel in found.residuals],
-            "fermi_level_eV": level,
-        }
-        output.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    elif output.suffix == ".csv":
-        from ase_deeph.cli.table import write_csv
-
-        header = ["distance_per_Ang", "k1", "k2", "k3"]
-        header += [f"band{band}_spin{spin}_eV" for spin in range(n_spins) for band in range(first, end)]
-        columns = lines.reshape(-1, len(found.kpts)).T - level
-        distance = path.get_linear_kpoint_axis()[0]
-        write_csv(output, header, np.column_stack([distance, found.kpts, columns]))
-    else:
-        from ase_deeph.cli.picture import draw_bands, figure
-
-        with figure(output) as axis:
-            draw_bands(axis, as_band_structure(path, lines.transpose(0, 2, 1), level), window)
+    bands, n_spins = range(first, max(end, first + 1)), len(found.energies)
+    lines = np.array([[found.of_band(band, spin) for band in bands] for spin in range(n_spins)])
+    distance = path.get_linear_kpoint_axis()[0]
+    with figure(output) as axis:
+        draw_bands(axis, as_band_structure(path, lines.transpose(0, 2, 1), level), window)
+        for spin, color in zip(range(n_spins), (PREDICTED, DOWN), strict=False):
+            for x, energies in zip(distance, found.uncounted(spin), strict=True):
+                axis.plot(np.full(len(energies), x), energies - level, ".", color=color, markersize=2)
 
 
 def fermi_rows(structure: ElectronicStructure) -> tuple[list[tuple[str, str]], dict[str, float]]:
@@ -137,25 +189,40 @@ def fermi_rows(structure: ElectronicStructure) -> tuple[list[tuple[str, str]], d
 
 
 def moment_curves(
-    structure: ElectronicStructure, energies: np.ndarray, arguments: argparse.Namespace
-) -> dict[str, np.ndarray]:
-    """Curves of `deeph dos --engine kpm`: the total, the groups of --project, and the standard error of the total."""
+    structure: ElectronicStructure, grid: np.ndarray, arguments: argparse.Namespace
+) -> tuple[dict[str, np.ndarray], float, float]:
+    """What `deeph dos --engine kpm` shows, all of it from moments: nothing is factorised or diagonalised.
+
+    Returns
+    -------
+    Curves (the total, the groups of --project, else the standard error of the total) at energies relative to the
+    Fermi level, the Fermi level in eV and half the range that the random vectors leave it (NaN with --project).
+    """
     from ase_deeph.dos import orbital_groups
+    from ase_deeph.sparse.facade import mesh_moments
+    from ase_deeph.sparse.kpm import mesh_dos, mesh_fermi_level
 
     h = structure.hamiltonian
+    if structure.n_electrons is None:
+        raise ValueError(
+            "electrons: unknown for this basis, so no Fermi level; give a model or data with them"
+        )
     labels: list[str] = ["total"]
     groups = None
     if arguments.project:
         labels, groups = orbital_groups(
             h.basis, structure.atoms, arguments.project, spinor=h.spin == "spinor"
         )
-    curves, errors = structure.dos_by_moments(
-        energies,
-        arguments.broadening,
-        groups=groups,
-        n_vectors=arguments.vectors,
-        progress=_bar("k-points", quiet=arguments.quiet),
+    if structure.symmetry == "full":
+        structure = replace(structure, symmetry="time-reversal")
+    smearing, width = _moment_smearing(structure, arguments.broadening)
+    bar = _bar("k-points", quiet=arguments.quiet)
+    found = mesh_moments(
+        h, structure.overlap, structure.mesh, width, groups=groups, n_vectors=arguments.vectors, progress=bar
     )
+    parts = [(spin, factor, m if groups is None else m.averaged()) for spin, factor, m in found]
+    level, level_error = mesh_fermi_level(parts, float(structure.n_electrons or 0), smearing)
+    curves, errors = mesh_dos(parts, structure.n_spins, grid + level, arguments.broadening)
     spins = ("",) if len(curves) == 1 else (" up", " down")
     named = {}
     for spin, word in enumerate(spins):
@@ -164,4 +231,21 @@ def moment_curves(
         named |= {f"{label}{word}": curves[spin, n] for n, label in enumerate(labels)}
         if groups is None:
             named[f"standard error{word}"] = errors[spin, 0]
-    return named
+    return named, level, level_error
+
+
+def _moment_smearing(structure: ElectronicStructure, broadening: float) -> tuple[Smearing, float]:
+    """The smearing of a Fermi level by moments, and the Gaussian width in eV that they have to resolve."""
+    from ase_deeph.occupation import Smearing
+    from ase_deeph.sparse.kpm import resolving_width
+
+    smearing = Smearing.from_dict(structure.occupations)
+    width = resolving_width(smearing)
+    if width is None:
+        smearing = Smearing("gaussian", float(np.sqrt(2)) * broadening)
+        logger.warning(
+            "moments resolve no step: Fermi level with the density's Gaussian of %g eV", broadening
+        )
+        width = resolving_width(smearing)
+    assert width is not None
+    return smearing, min(broadening, width)

@@ -24,6 +24,7 @@ from ase_deeph.derivatives.perturbation import Perturbation, perturbations
 from ase_deeph.eigen import solve
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.model import Dtype, HamiltonianModel
+from ase_deeph.two_center.derivative import checked_displacements
 
 DEGENERATE = 1e-4
 """eV; levels closer than this are taken as one."""
@@ -133,10 +134,10 @@ def deformation_potentials(
 
     Returns
     -------
-    eV/Å times the unit of u.
+    eV/Å times the unit of u; zero for atoms that all rest.
     """
     points = np.atleast_2d(np.asarray(kpts, dtype=float))
-    waves = perturbations(model, atoms, displacements, dtype=dtype)
+    waves = perturbations(model, atoms, checked_displacements(atoms, displacements), dtype=dtype)
     return level_shifts(model(atoms, dtype=dtype), model.overlap(atoms), waves, points, tolerance)
 
 

@@ -12,22 +12,10 @@ from ase_deeph.graph import CrystalGraph
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.model import Dtype, HamiltonianModel
 from ase_deeph.pairs import AtomPairs
+from ase_deeph.two_center.derivative import checked_displacements
 
 CHUNK = 8
 """Displacements that go through the network together; one alone goes alone."""
-
-
-def checked_displacements(atoms: Atoms, displacements: np.ndarray) -> np.ndarray:
-    """Real displacements of shape (n, n_atoms, 3); ValueError for anything else."""
-    given = np.asarray(displacements)
-    if given.ndim != 3 or given.shape[1:] != (len(atoms), 3) or np.iscomplexobj(given):
-        raise ValueError(
-            f"displacements: expected real numbers of shape (n, {len(atoms)}, 3), received {given.dtype} "
-            f"{given.shape}; give the real and the imaginary part of a complex one as two"
-        )
-    if not np.all(np.isfinite(given)):
-        raise ValueError("displacements: expected finite numbers, received NaN or infinity")
-    return given.astype(float)
 
 
 def hamiltonian_derivatives(
@@ -35,8 +23,8 @@ def hamiltonian_derivatives(
 ) -> list[RealSpaceMatrix]:
     """Σ_a u_a · ∂H/∂x_a of some displacements u, every atom moving with its images.
 
-    Exact derivatives of the network by forward differentiation, along several displacements at once; a further
-    displacement of the same structure compiles nothing.
+    Exact derivatives of the network by forward differentiation, along several displacements at once.  A padded
+    shape is compiled twice at most, once for a displacement alone and once for several; further ones compile nothing.
 
     Parameters
     ----------
@@ -49,7 +37,7 @@ def hamiltonian_derivatives(
 
     Raises
     ------
-    ValueError : displacements of another shape, or a structure that cannot be predicted.
+    ValueError : displacements of another shape, complex or not finite, or a structure that cannot be predicted.
     """
     u = checked_displacements(atoms, displacements)
     graph, pairs = _padded(model, atoms, dtype)

@@ -20,6 +20,7 @@ from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.model import Dtype, HamiltonianModel
 from ase_deeph.pairs import AtomPairs
 from ase_deeph.two_center import OverlapDerivative, overlap_derivatives
+from ase_deeph.two_center.derivative import checked_displacements
 
 _COMMENSURATE = 1e-6
 _LARGEST_SUPERCELL = 48
@@ -65,18 +66,20 @@ def perturbations(
 
     Raises
     ------
-    ValueError : a q that is not commensurate, displacements of another shape, or a basis without radial functions.
+    ValueError : a q that is not commensurate, displacements of another shape or not finite, or a basis without
+        radial functions.
     """
     u = np.asarray(displacements)
-    if u.ndim != 3 or u.shape[1:] != (len(atoms), 3):
-        raise ValueError(f"displacements: expected shape (n, {len(atoms)}, 3), received {u.shape}")
+    checked_displacements(atoms, u.real)
+    checked_displacements(atoms, u.imag)
     repetitions = commensurate_supercell(q)
     wide = atoms.repeat(repetitions)
     cells = np.array(list(np.ndindex(*repetitions)))
     waves = np.exp(2j * np.pi * (cells @ np.asarray(q, dtype=float)))[None, :, None, None] * u[:, None]
-    waves = waves.reshape(len(u), -1, 3)
+    waves = waves.reshape(len(u), len(wide), 3)
     parts = np.concatenate([waves.real, waves.imag])
     moving = np.nonzero(np.any(np.abs(parts) > 1e-14, axis=(1, 2)))[0].tolist()
+    moving = moving or list(range(len(u)))[:1]  # when nothing moves, one still says on which pairs ∂H is zero
     h = dict(zip(moving, hamiltonian_derivatives(model, wide, parts[moving], dtype=dtype), strict=True))
     s = dict(zip(moving, overlap_derivatives(wide, model.basis, parts[moving]), strict=True))
     return [_folded(atoms, repetitions, q, h, s, (n, n + len(u))) for n in range(len(u))]

@@ -82,15 +82,20 @@ def _read_folders(root: str | Path, reader: Reader | None) -> Iterator[tuple[str
 
 
 def split_score(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone: the first 64 bits of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2.0**64
+    """A number in [0, 1) that depends on the name alone: the first 64 bits of its SHA-256.
+
+    A displaced pair, "x-plus" and "x-minus" as recipes name them, has the score of "x": its two structures are near
+    copies, of which one in training would give the other away.
+    """
+    pair = name.removesuffix("-plus").removesuffix("-minus")
+    return int.from_bytes(hashlib.sha256(pair.encode()).digest()[:8], "big") / 2.0**64
 
 
 def split(names: Sequence[str], fraction: float) -> tuple[list[int], list[int]]:
     """Positions of (training, validation) structures; a structure never changes sides when others are added.
 
     A name is held out when its hash falls below the fraction.  When none does but the fraction is positive,
-    the one with the smallest hash is.
+    the one with the smallest hash is.  The two structures of a displaced pair stay together (`split_score`).
 
     Raises
     ------
@@ -98,8 +103,8 @@ def split(names: Sequence[str], fraction: float) -> tuple[list[int], list[int]]:
     """
     scores = np.array([split_score(name) for name in names])
     held = scores < fraction
-    if fraction > 0 and not held.any() and len(names) > 1:
-        held[int(np.argmin(scores))] = True
+    if fraction > 0 and not held.any() and len(set(scores.tolist())) > 1:
+        held = scores == scores.min()
     if held.all():
         raise ValueError(
             f"validation_fraction {fraction} leaves none of {len(names)} structures for training; "

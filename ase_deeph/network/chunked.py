@@ -55,6 +55,7 @@ class ChunkedNetwork:
             raise ValueError(f"edges: expected 'stored' or 'rebuilt', received {edges!r}")
         self.network, self.edges = network, edges
         self.mesh = None if devices is None or len(devices) < 2 else Mesh(np.array(devices), (_AXIS,))
+        self._device = devices[0] if devices is not None and len(devices) == 1 else None
         self._compiled: dict[Any, Callable] = {}
         self._weights = (jax.tree.map(np.asarray, dict(params)), dict(statistics))
 
@@ -65,7 +66,7 @@ class ChunkedNetwork:
 
     def _everywhere(self, tree: Any) -> Any:
         if self.mesh is None:
-            return jax.device_put(tree)
+            return jax.device_put(tree, self._device)
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
 
     def _module(self, weights: Any, dtype: Any) -> Any:
@@ -138,7 +139,7 @@ class ChunkedNetwork:
         for first in range(0, len(chunks), self.n_devices):
             numbers = [min(first + d, len(chunks) - 1) for d in range(self.n_devices)]
             if self.mesh is None:
-                yield numbers, chunks[first]
+                yield numbers, jax.device_put(chunks[first], self._device)
             else:
                 stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *(chunks[n] for n in numbers))
                 yield numbers, jax.device_put(stacked, NamedSharding(self.mesh, PartitionSpec(_AXIS)))

@@ -35,7 +35,7 @@ class Request:
 
     Raises
     ------
-    ValueError : neither or both of energy and window, or an unknown engine.
+    ValueError : neither or both of energy and window, no states or processes, or an unknown engine.
     """
 
     energy: float | None = None
@@ -49,6 +49,10 @@ class Request:
             raise ValueError("states: expected an energy or a window (low, high), and not both")
         if self.engine not in BAND_ENGINES:
             raise ValueError(f"engine: expected one of {', '.join(BAND_ENGINES)}, received {self.engine!r}")
+        if self.n_states < 1:
+            raise ValueError(f"states: expected at least 1 at each k-point, received {self.n_states}")
+        if self.n_ranks < 1:
+            raise ValueError(f"ranks: expected at least 1 process, received {self.n_ranks}")
         if self.engine == "slepc" and self.window is not None:
             raise ValueError("engine slepc: expected an energy and a number of states, received a window")
 
@@ -72,16 +76,28 @@ class NearBands:
 
     @property
     def band_range(self) -> tuple[int, int]:
-        """First band and one past the last that is known at any k-point."""
-        last = [n + len(e) for row, es in zip(self.first_band, self.energies, strict=True)
-                for n, e in zip(row, es, strict=True)]  # fmt: skip
-        return int(self.first_band.min()), int(max(last))
+        """First band and one past the last that is counted at any k-point; (0, 0) where none is."""
+        rows = zip(self.first_band, self.energies, strict=True)
+        counted = [(int(n), len(e)) for row, es in rows for n, e in zip(row, es, strict=True) if n >= 0]
+        if not counted:
+            return 0, 0
+        return min(n for n, _ in counted), max(n + size for n, size in counted)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the states of every k-point have their band index."""
+        return bool(np.all(self.first_band >= 0))
+
+    def uncounted(self, spin: int = 0) -> list[np.ndarray]:
+        """Energies of each k-point whose states have no band index, empty elsewhere: no line joins them."""
+        rows = zip(self.first_band[spin], self.energies[spin], strict=True)
+        return [energies if first < 0 else energies[:0] for first, energies in rows]
 
     def of_band(self, band: int, spin: int = 0) -> np.ndarray:
-        """(n_kpts,) eV of one band, NaN (a gap of the line) where it was not among the states asked for."""
+        """(n_kpts,) eV of one band, NaN (a gap of the line) where it is not among the states found and counted."""
         line = np.full(len(self.kpts), np.nan)
         for k, (first, energies) in enumerate(zip(self.first_band[spin], self.energies[spin], strict=True)):
-            if first <= band < first + len(energies):
+            if 0 <= first <= band < first + len(energies):
                 line[k] = energies[band - first]
         return line
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ class Checkpoint:
             with np.load(path, allow_pickle=False) as file:
                 stored = {name: file[name] for name in file.files}
             owner = str(stored.pop("fingerprint"))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (AttributeError, TypeError):
+            raise ValueError(
+                f"{path}: not a file of finished k-points (an array, not an .npz); delete it to start anew"
+            ) from None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path}: not a file of finished k-points ({error}); delete it to start anew"
             ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ase_deeph.occupation import Smearing
 from ase_deeph.sparse.bands import BandEngine, NearBands, Progress, Request, bands_near
 from ase_deeph.sparse.factorisation import Engine
 from ase_deeph.sparse.fermi import CountedFermiLevel, CountingProblem, fermi_level_by_count
-from ase_deeph.sparse.kpm import moments
+from ase_deeph.sparse.kpm import MeshPart, mesh_dos, moments
 from ase_deeph.sparse.states import Pencil
 
 _PENCILS = 4
@@ -84,24 +85,41 @@ def kernel_polynomial_dos(
     Parameters
     ----------
     groups : (n_orbitals,) group of each orbital, for projections.
-    n_vectors : random vectors at each k; None for exact traces.
+    n_vectors : random vectors at each k, 2 at least for a standard error (else NaN); None for exact traces.
+    """
+    parts = mesh_moments(
+        hamiltonian, overlap, mesh, width, groups=groups, n_vectors=n_vectors, seed=seed, progress=progress
+    )
+    return mesh_dos(parts, 1 + (hamiltonian.spin == "collinear"), energies, width)
+
+
+def mesh_moments(
+    hamiltonian: RealSpaceMatrix,
+    overlap: RealSpaceMatrix | None,
+    mesh: KPoints,
+    width: float,
+    *,
+    groups: np.ndarray | None = None,
+    n_vectors: int | None = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[MeshPart]:
+    """Moments of every spin and k-point one after the other, for `mesh_dos` and `mesh_fermi_level`.
+
+    Parameters
+    ----------
+    width : of the narrowest Gaussian in eV that the moments are to resolve; else as `kernel_polynomial_dos`.
     """
     n_spins, degeneracy = 1 + (hamiltonian.spin == "collinear"), 1 + (hamiltonian.spin == "none")
-    n_curves = 1 if groups is None else int(groups.max()) + 1
-    curves = np.zeros((n_spins, n_curves, len(energies)))
-    variances = np.zeros_like(curves)
     pencil = _pencils(hamiltonian, overlap, mesh.irreducible, "auto")
     total, done = n_spins * len(mesh), 0
     for spin in range(n_spins):
         for k, weight in enumerate(mesh.weights):
             found = moments(pencil(spin, k), width, n_vectors=n_vectors, groups=groups, seed=seed + done)
-            curve, error = found.dos(energies, width)
-            curves[spin] += degeneracy * weight * curve
-            variances[spin] += (degeneracy * weight * error) ** 2
             done += 1
             if progress is not None:
                 progress(done, total)
-    return curves, np.sqrt(variances)
+            yield spin, float(degeneracy * weight), found
 
 
 class _pencils:

@@ -105,6 +105,7 @@ def fermi_level_by_count(
     search = _Search(problem, guess or _onsite_range(problem.pencil(0, 0)))
     search.narrow_to(2 * reach)
     low, high = search.around(search.middle, reach)
+    step = reach
     for _ in range(_STEPS):
         spectra, base = _spectra(problem, search, low, high)
         levels = _padded(spectra, base, low - 1e3, high + 1e3)
@@ -119,7 +120,8 @@ def fermi_level_by_count(
         inside = np.sort(np.concatenate(spectra))
         n_below = int(np.searchsorted(inside, level, side="right"))
         if not 0 < n_below < len(inside):
-            low, high = low - reach, high + reach
+            step *= 2
+            low, high = low - step, high + step
             continue
         below, above = float(inside[n_below - 1]), float(inside[n_below])
         if low <= below - 0.9 * reach and high >= above + 0.9 * reach:
@@ -179,11 +181,23 @@ class _Search:
     def around(self, level: float, reach: float) -> tuple[float, float]:
         """Ends of a window about a level with states on both sides of the electron number."""
         low, high = level - reach, level + reach
-        while self._excess(low) >= -1e-9:
-            low -= reach
-        while self._excess(high) <= 1e-9:
-            high += reach
+        if self._excess(low) >= -1e-9:
+            low = self._outside(low, self.low, reach)
+        if self._excess(high) <= 1e-9:
+            high = self._outside(high, self.high, reach)
         return low, high
+
+    def _outside(self, inner: float, outer: float, reach: float) -> float:
+        """An energy of the wrong side of a gap, by less than the reach; from one in the gap and one far outside."""
+        sign = np.sign(outer - inner)
+        step = reach
+        while sign * (outer - inner) > reach:
+            at = inner + sign * min(step, 0.5 * abs(outer - inner))
+            if sign * self._excess(at) > 1e-9:
+                outer = at
+            else:
+                inner, step = at, 2 * step
+        return float(outer)
 
 
 def _spectra(
@@ -194,7 +208,7 @@ def _spectra(
     if int((above - below).max()) > MAX_STATES:
         raise ValueError(
             f"Fermi level by count: {int((above - below).max())} states between {low:.3f} and {high:.3f} eV; "
-            "use a smaller width or the engine kpm"
+            "use a smaller smearing width, or kernel polynomials, which factorise nothing: dos with the engine kpm"
         )
     spectra, base = [], []
     start = None

@@ -11,8 +11,8 @@ T_2m = 2 T_m² - 1 is applied to both sides.  Projected on a group of orbitals w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,6 +28,11 @@ _SMALL_BLOCK = 400_000
 """Elements of a block of vectors up to which it is widened: short vectors are cheaper in company."""
 _MARGIN = 1.01
 _WIDTHS_PER_MOMENT = 6.0
+_RESOLVED = {"fermi-dirac": 9.0 / np.pi}
+_GAUSSIAN_RESOLVED = 4.5
+"""Moments times w / a at which the coefficients of a smearing of width w have fallen to about 1e-4."""
+_COUNT = 1e-4
+"""Electrons to which a Fermi level is right at best; in a gap it is the middle of the levels as right as that."""
 Progress = Callable[[int, int], None]
 
 
@@ -41,15 +46,17 @@ class Moments:
         traces: one sample).
     center, half_width : b and a in eV.
     n_orbitals : states in all.
+    exact : whether the sample is the trace itself, so that its standard error is 0.
     """
 
     samples: np.ndarray
     center: float
     half_width: float
     n_orbitals: int
+    exact: bool = False
 
     def dos(self, energies: np.ndarray, width: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Curves (n_curves, n_energies) in states/eV and their standard errors.
+        """Curves (n_curves, n_energies) in states/eV and their standard errors (NaN of one random vector).
 
         Parameters
         ----------
@@ -78,20 +85,17 @@ class Moments:
         ------
         ValueError : a width that the moments do not resolve, or an electron number out of range.
         """
-        if smearing.name == "fixed" or not smearing.width > self.resolution:
-            raise ValueError(
-                f"Fermi level by moments: expected a smearing wider than {self.resolution:.3f} eV, received "
-                f"{smearing}; compute more moments"
-            )
+        return mesh_fermi_level([(0, float(degeneracy), self)], n_electrons, smearing)[0]
 
-        def excess(mu: float) -> float:
-            curve, _ = self._curves(lambda e: smearing.fraction((e - mu) / smearing.width)[None])
-            return degeneracy * float(curve.sum()) - n_electrons
+    def filled(self, mu: float, smearing: Smearing) -> tuple[float, float]:
+        """Tr f((H - μS)/w) of all curves together, and its standard error."""
+        together = replace(self, samples=self.samples.sum(axis=1, keepdims=True))
+        curve, error = together._curves(lambda e: smearing.fraction((e - mu) / smearing.width)[None])
+        return float(curve[0, 0]), float(error[0, 0])
 
-        ends = self.center - self.half_width, self.center + self.half_width
-        if excess(ends[0]) * excess(ends[1]) > 0:
-            raise ValueError(f"electrons: {n_electrons:g} are not between 0 and the states of the basis")
-        return float(brentq(excess, *ends, xtol=1e-6))
+    def averaged(self) -> Moments:
+        """The mean of the samples alone, which takes less memory and knows no standard error."""
+        return replace(self, samples=self.samples.mean(axis=0, keepdims=True))
 
     @property
     def resolution(self) -> float:
@@ -107,8 +111,9 @@ class Moments:
     def _mean(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         curves = self.samples @ weights.T
         n = len(curves)
-        spread = curves.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(curves.shape[1:])
-        return curves.mean(axis=0), spread
+        if n > 1:
+            return curves.mean(axis=0), curves.std(axis=0, ddof=1) / np.sqrt(n)
+        return curves[0], np.full(curves.shape[1:], 0.0 if self.exact else np.nan)
 
 
 def moments(
@@ -125,7 +130,8 @@ def moments(
     Parameters
     ----------
     width : eV; the number of moments is 6 a / width.
-    n_vectors : random vectors; None for the exact trace over all unit vectors (n_orbitals of them).
+    n_vectors : random vectors, 2 at least for a standard error; None for the exact trace over all unit vectors
+        (n_orbitals of them).
     groups : (n_orbitals,) group of each orbital from 0, for projected densities; costs twice the products.
     progress : called with vectors done and their number.
 
@@ -154,7 +160,84 @@ def moments(
     stacked = np.concatenate(samples)
     if n_vectors is None:
         stacked = stacked.sum(axis=0, keepdims=True)
-    return Moments(stacked, recursion.center, recursion.half_width, n)
+    return Moments(stacked, recursion.center, recursion.half_width, n, exact=n_vectors is None)
+
+
+MeshPart = tuple[int, float, Moments]
+"""Spin, electrons per state (degeneracy times weight of the k-point) and moments of one pencil of a mesh."""
+
+
+def mesh_dos(
+    parts: Iterable[MeshPart], n_spins: int, energies: np.ndarray, width: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Curves (n_spins, n_curves, n_energies) in states/eV of a mesh and their standard errors, see `Moments.dos`."""
+    curves = [np.zeros((1, len(energies)))] * n_spins
+    variances = list(curves)
+    for spin, factor, found in parts:
+        curve, error = found.dos(energies, width)
+        curves[spin] = curves[spin] + factor * curve
+        variances[spin] = variances[spin] + (factor * error) ** 2
+    return np.stack(curves), np.sqrt(np.stack(variances))
+
+
+def mesh_fermi_level(
+    parts: Sequence[MeshPart], n_electrons: float, smearing: Smearing
+) -> tuple[float, float]:
+    """μ in eV with Σ g w_k Tr f((H - μS)/w) = n_electrons, from moments alone.
+
+    Returns
+    -------
+    The middle of the levels whose count is right to its standard error (1e-4 electrons at least), and half of their
+    range, in an insulator about half of the gap; NaN for that where the standard error is unknown.
+
+    Raises
+    ------
+    ValueError : a smearing that the moments do not resolve, or an electron number out of range.
+    """
+    _check_resolved(parts, smearing)
+
+    def electrons(mu: float) -> tuple[float, float]:
+        found = [(factor * np.array(m.filled(mu, smearing))) for _, factor, m in parts]
+        return sum(float(f[0]) for f in found), float(np.sqrt(sum(float(f[1]) ** 2 for f in found)))
+
+    margin = 10 * smearing.width
+    low = min(m.center - m.half_width for _, _, m in parts) - margin
+    high = max(m.center + m.half_width for _, _, m in parts) + margin
+    capacity = sum(factor * m.n_orbitals for _, factor, m in parts)
+    if not 0 < n_electrons < capacity:
+        raise ValueError(
+            f"electrons: expected more than 0 and fewer than {capacity:g}, the states of the basis, "
+            f"received {n_electrons:g}"
+        )
+
+    def level(count: float) -> float:
+        ends = [electrons(e)[0] - count for e in (low, high)]
+        if ends[0] >= 0 or ends[1] <= 0:
+            return low if ends[0] >= 0 else high
+        return float(brentq(lambda mu: electrons(mu)[0] - count, low, high, xtol=1e-6))
+
+    error = electrons(level(n_electrons))[1]
+    room = min(n_electrons, capacity - n_electrons)
+    off = min(max(error if np.isfinite(error) else 0.0, _COUNT), 0.5 * room)
+    below, above = level(n_electrons - off), level(n_electrons + off)
+    return 0.5 * (below + above), 0.5 * (above - below) if np.isfinite(error) else float("nan")
+
+
+def resolving_width(smearing: Smearing) -> float | None:
+    """Gaussian width in eV whose moments resolve a smearing as well; None for one without a width."""
+    if smearing.name == "fixed" or smearing.width == 0:
+        return None
+    return _WIDTHS_PER_MOMENT / _RESOLVED.get(smearing.name, _GAUSSIAN_RESOLVED) * smearing.width
+
+
+def _check_resolved(parts: Sequence[MeshPart], smearing: Smearing) -> None:
+    needed = _RESOLVED.get(smearing.name, _GAUSSIAN_RESOLVED)
+    narrowest = max(needed * m.half_width / m.samples.shape[2] for _, _, m in parts)
+    if smearing.name == "fixed" or not smearing.width >= narrowest:
+        raise ValueError(
+            f"Fermi level by moments: expected a smearing wider than {narrowest:.3f} eV, received "
+            f"{smearing}; compute more moments"
+        )
 
 
 class _Recursion:

@@ -95,6 +95,10 @@ class Krylov:
         n = self._h.shape[0]
         largest = min(n, max(10 * _BLOCK, 3 * n_expected + 6 * _BLOCK, self._next.shape[1] * 2))
         pairs, complete = None, False
+        if self._v.shape[1] >= n:
+            pairs = self._ritz(wanted, n_expected)
+            if len(pairs.energies) >= n_expected and bool(np.all(pairs.residuals < RESIDUAL)):
+                return pairs
         for _ in range(_MAX_RESTARTS):
             while self._v.shape[1] + self._next.shape[1] <= largest and self._next.shape[1]:
                 self._grow()
@@ -103,8 +107,10 @@ class Krylov:
                     complete = len(pairs.energies) >= n_expected and bool(np.all(pairs.residuals < RESIDUAL))
                     if complete:
                         return pairs
-            if not self._next.shape[1] and self._v.shape[1] >= n:
+            if self._v.shape[1] >= n:
                 break
+            if not self._next.shape[1]:
+                self.enrich()
             self._restart(max(n_expected + _BLOCK, largest // 2))
         found = 0 if pairs is None else int(np.sum(pairs.residuals < RESIDUAL))
         raise ValueError(

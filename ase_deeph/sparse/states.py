@@ -77,10 +77,14 @@ class Pencil:
         return cls(h, s, engine)
 
     def factorised(
-        self, energy: float, largest_inverse: float = LARGEST_INVERSE
+        self, energy: float, largest_inverse: float = LARGEST_INVERSE, side: int = 0
     ) -> tuple[float, Factorisation]:
-        """H - E S factorised, E moved by up to 1 meV where it lies on an eigenvalue; E and the factors."""
-        for nudge in _NUDGES:
+        """H - E S factorised, E moved by up to 1 meV where it lies on an eigenvalue; E and the factors.
+
+        A side of -1 or 1 moves E only down or up: levels may lie closer than that, so that whoever counts has
+        to count at the energy returned, and to have the levels up to the energy asked for.
+        """
+        for nudge in (n for n in _NUDGES if n * side >= 0):
             try:
                 shifted = sp.csr_matrix(self.h - (energy + nudge) * self.s)
                 return energy + nudge, factorise(shifted, self.engine, largest_inverse=largest_inverse)
@@ -89,8 +93,13 @@ class Pencil:
         raise reason
 
     def count_below(self, energy: float) -> int:
-        """Number of states below an energy in eV, by one factorisation."""
+        """Number of states below an energy in eV, by one factorisation (on a level: below or above it)."""
         return self.factorised(energy)[1].n_negative
+
+    def count_beside(self, energy: float, side: int) -> tuple[float, int]:
+        """An energy, moved down (side -1) or up (1) where it lies on a level, and the states below that."""
+        moved, factors = self.factorised(energy, side=side)
+        return moved, factors.n_negative
 
 
 def states_near(pencil: Pencil, energy: float, n_states: int, *, start: np.ndarray | None = None) -> States:
@@ -120,10 +129,10 @@ def states_near(pencil: Pencil, energy: float, n_states: int, *, start: np.ndarr
         if radius is None:
             n_found = min(2 * n_found, n)
             continue
-        low, high = energy - radius, energy + radius
-        inside = pairs.subset(np.abs(pairs.energies - energy) < radius)
-        below = pencil.count_below(low)
-        expected = pencil.count_below(high) - below
+        low, below = pencil.count_beside(energy - radius, -1)
+        high, above = pencil.count_beside(energy + radius, 1)
+        inside = pairs.subset((pairs.energies > low) & (pairs.energies < high))
+        expected = above - below
         if len(inside.energies) == expected:
             return _chosen(inside, energy, n_states, below)
         logger.warning("%d states within %.6f eV of %.6f eV, %d found; searching again",
@@ -138,25 +147,29 @@ def states_near(pencil: Pencil, energy: float, n_states: int, *, start: np.ndarr
 def states_within(pencil: Pencil, low: float, high: float, *, start: np.ndarray | None = None) -> States:
     """All states between two energies, as many as the counts at both ends say.
 
+    An end that lies on a level is counted up to 1 meV outside; states found there are left out again.
+
     Raises
     ------
     ValueError : an empty interval, or a state that the counts promise was not found.
     """
     if not low < high:
         raise ValueError(f"window: expected LOW < HIGH, received {low} {high}")
-    low, factors = pencil.factorised(low)
-    below = factors.n_negative
-    high, factors = pencil.factorised(high)
-    expected = factors.n_negative - below
+    ends = low, high
+    low, below = pencil.count_beside(low, -1)
+    high, above = pencil.count_beside(high, 1)
+    expected = above - below
     if expected == 0:
         n, dtype = pencil.h.shape[0], np.result_type(pencil.h.dtype, pencil.s.dtype)
         return States(np.zeros(0), np.zeros((n, 0), dtype), np.zeros(0), below)
-    del factors
     sigma, factors = pencil.factorised(0.5 * (low + high), _LARGEST_SHIFTED)
     krylov = Krylov(pencil.h, pencil.s, sigma, factors, start)
     for _ in range(_RETRIES):
         pairs = krylov.find(lambda e: (e > low) & (e < high), expected)
         if len(pairs.energies) == expected:
+            kept = (pairs.energies >= ends[0]) & (pairs.energies <= ends[1])
+            below += int(np.sum(pairs.energies < ends[0]))
+            pairs = pairs.subset(kept)
             return States(pairs.energies, pairs.coefficients, pairs.residuals, below)
         krylov.enrich()
     raise ValueError(

@@ -51,6 +51,21 @@ class OverlapDerivative:
         return self.total - self.ket
 
 
+def checked_displacements(atoms: Atoms, displacements: np.ndarray) -> np.ndarray:
+    """Real displacements of shape (n, n_atoms, 3); ValueError for anything else."""
+    given = np.asarray(displacements)
+    if given.ndim != 3 or given.shape[1:] != (len(atoms), 3) or given.dtype.kind not in "fiu":
+        raise ValueError(
+            f"displacements: expected real numbers of shape (n, {len(atoms)}, 3), received {given.dtype} "
+            f"{given.shape}; give the real and the imaginary part of a complex one as two"
+        )
+    if not np.all(np.isfinite(given)):
+        raise ValueError(
+            "displacements: expected finite numbers, received NaN or infinity; look at what made them"
+        )
+    return given.astype(float)
+
+
 def overlap_derivatives(
     atoms: Atoms, basis: OrbitalBasis, displacements: np.ndarray
 ) -> list[OverlapDerivative]:
@@ -62,13 +77,11 @@ def overlap_derivatives(
 
     Raises
     ------
-    ValueError : displacements of another shape, or radial functions are absent.
+    ValueError : displacements of another shape, complex or not finite, or radial functions are absent.
     KeyError : an element that the basis lacks.
     """
     _check_atoms(atoms, basis)
-    u = np.asarray(displacements, dtype=float)
-    if u.ndim != 3 or u.shape[1:] != (len(atoms), 3):
-        raise ValueError(f"displacements: expected shape (n, {len(atoms)}, 3), received {u.shape}")
+    u = checked_displacements(atoms, displacements)
     terms = _Terms(atoms, basis)
     moved = [terms.moved_projections(one) for one in u]
     kept: list[tuple[Kept, Kept]] = [([], []) for _ in u]
