@@ -278,3 +278,26 @@ def test_killed_at_a_random_moment(tmp_path: Path) -> None:
         held = len(reader)
     total = reader["energy"] + reader["kinetic_energy"]
     assert np.ptp(total) < 0.05 * np.ptp(reader["energy"]), "one trajectory through all kills"
+
+
+def test_a_script_that_never_closes_ends_well(tmp_path: Path) -> None:
+    script = (
+        "from ase.build import molecule\n"
+        "from ase.md.verlet import VelocityVerlet\n"
+        "from ase_deeph import ElectronicTrajectory\n"
+        "from ase_deeph import DeepHCalculator\n"
+        "from ase.calculators.emt import EMT\n"
+        "from tests.toys import Huckel\n"
+        "atoms = molecule('CH4')\n"
+        "atoms.calc = DeepHCalculator(Huckel(), forcefield=EMT())\n"
+        "dynamics = VelocityVerlet(atoms, timestep=0.05)\n"
+        f"electrons = ElectronicTrajectory({str(tmp_path / 'e.h5')!r}, atoms, record=('gap',), dynamics=dynamics)\n"
+        "dynamics.attach(electrons)\n"
+        "dynamics.run(2)\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=root
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(ElectronicTrajectoryReader(tmp_path / "e.h5")) == 3

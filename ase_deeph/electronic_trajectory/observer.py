@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +86,8 @@ class ElectronicTrajectory:
             self._file.close()
             raise
         self._clock = Clock(dynamics, self._file)
+        # Also when a script ends without close(): HDF5 must not outlive the Python file that it writes through.
+        atexit.register(self._file.close)
 
     def __len__(self) -> int:
         return len(self._file)
@@ -120,7 +123,8 @@ class ElectronicTrajectory:
     write = __call__
 
     def close(self) -> None:
-        """Give the file back."""
+        """Give the file back; done by itself when the script ends."""
+        atexit.unregister(self._file.close)
         self._file.close()
 
     def _source(self) -> Any:
