@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 from ase import Atoms
-from ase.build import bulk, molecule
+from ase.build import bulk, molecule, mx2
 from scipy.stats import spearmanr
 
 pytest.importorskip("gpaw", reason="GPAW is not installed: pip install 'ase-deeph[gpaw]'")
@@ -205,3 +205,12 @@ def test_confined_orbitals_are_shorter_and_better_conditioned() -> None:
     assert smallest[1] > smallest[0] > 0
     with pytest.raises(ValueError, match=r"loc\."):
         gpaw_basis(silicon, "szp(loc.nonsense)")
+
+
+def test_confined_orbitals_of_a_transition_metal_have_the_outer_p_shell() -> None:
+    """Mo: 4s 5s 4p 4d and 5p as in GPAW's stock set, not the f functions that inner 4p electrons would ask for."""
+    layer = mx2("MoS2", vacuum=5.0)
+    basis = gpaw_basis(layer, "szp(loc.dzp)")
+    shells = {symbol: basis[symbol].shells for symbol in ("Mo", "S")}
+    assert sorted(shells["Mo"]) == [0, 0, 1, 1, 2]
+    assert sorted(shells["S"]) == [0, 1, 2]

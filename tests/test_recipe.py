@@ -119,6 +119,17 @@ def test_bilayer_registry(registry: object, above: int) -> None:
     assert ((lower[i] != lower[j]) & np.isclose(d, 3.3)).sum() == 2 * above
 
 
+def test_dichalcogenide_is_a_layer_in_the_plane() -> None:
+    options = {"formula": "MoS2", "a": 3.18, "thickness": 3.13}
+    layer = build("dichalcogenide", options, np.random.default_rng(0), folder=Path(), label="x")
+    assert layer.get_chemical_formula() == "MoS2"
+    assert layer.pbc.tolist() == [True, True, False]
+    assert np.ptp(layer.positions[:, 2]) == pytest.approx(3.13)
+    assert layer.get_distances(0, [1, 2], mic=True)[1] == pytest.approx(np.hypot(3.18 / np.sqrt(3), 1.565))
+    with pytest.raises(ValueError, match="dichalcogenide"):
+        build("dichalcogenide", {"formula": "MoS"}, np.random.default_rng(0), folder=Path(), label="x")
+
+
 def test_nanotube_is_periodic_along_z() -> None:
     atoms = build("nanotube", {"indices": [4, 1]}, np.random.default_rng(0), folder=Path(), label="x")
     assert len(atoms) == 28

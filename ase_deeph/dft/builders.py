@@ -115,6 +115,18 @@ def _honeycomb(options: Mapping[str, Any], rng: np.random.Generator, folder: Pat
     return Atoms([str(options["element"])] * 2, positions, cell=vectors, pbc=(True, True, False))
 
 
+def _dichalcogenide(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
+    """A layer MX2 of ase.build.mx2 in the xy plane: `formula`, `kind` "2H" or "1T", `a` and `thickness` in Å."""
+    from ase.build import mx2
+
+    size = {key: float(options[key]) for key in ("a", "thickness") if key in options}
+    layer = mx2(str(options["formula"]), kind=str(options.get("kind", "2H")), **size)
+    layer.set_cell([*layer.cell.array[:2], [0.0, 0.0, 0.0]])
+    layer.positions[:, 2] -= layer.positions[:, 2].mean()
+    layer.pbc = (True, True, False)
+    return layer
+
+
 def _nanotube(options: Mapping[str, Any], rng: np.random.Generator, folder: Path) -> Atoms:
     """A carbon nanotube (n, m) along z, one period."""
     from ase.build import nanotube
@@ -211,6 +223,7 @@ BUILDERS: dict[str, Builder] = {
     "twisted": Builder(_twisted, ("indices", "distance")),
     "chain": Builder(_chain, ("element", "number", "spacing")),
     "honeycomb": Builder(_honeycomb, ("element", "a", "buckling")),
+    "dichalcogenide": Builder(_dichalcogenide, ("formula", "kind", "a", "thickness")),
     "nanotube": Builder(_nanotube, ("indices", "bond")),
     "bulk": Builder(_bulk, ("formula", "structure", "a", "cubic", "substitute")),
     "cluster": Builder(_cluster, ("molecule", "number", "spacing")),
