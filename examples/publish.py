@@ -2,8 +2,8 @@
 
     python examples/publish.py RUN/model.h5 RECIPES DATA OUTPUT.h5 --name carbon-pbe --summary "..." [-o REPORT]
 
-RECIPES is the folder of train.toml, validation.toml and test.toml (examples/carbon, benchmarks/sets/silicon); DATA
-has the datasets that `deeph dataset generate` made of them under the same names.  The held-out set chooses nothing.
+RECIPES is the folder of train.toml, test.toml and perhaps validation.toml (examples/carbon, benchmarks/sets/silicon);
+DATA has the datasets that `deeph dataset generate` made of them under the same names.  The held-out set chooses nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def measured(report: Report, recipe: Path) -> dict[str, Any]:
     """The held-out errors in meV, pooled over structures and of the worst one."""
     numbers = report.to_dict()
     levels = numbers["levels_meV"]
+    spin = {key: round(value["mean"], 4) for key, value in (numbers["spin"] or {}).items()}
     return {
         "set": f"{numbers['n_structures']} held-out structures of {recipe.parent.name}/{recipe.name}",
         "H_mae_gauge_fixed_meV": round(numbers["mae_gauge_fixed_meV"], 3),
@@ -38,6 +39,7 @@ def measured(report: Report, recipe: Path) -> dict[str, Any]:
         "fermi_level_relative_to_bands_mean_abs_meV": round(levels["fermi_to_bands"]["over_structures"], 2),
         "fermi_level_relative_to_bands_worst_meV": round(levels["fermi_to_bands"]["worst"], 2),
         "overlap_max_error": float(f"{numbers['own_overlap']['max_error']:.2e}"),
+        **({"spin": spin} if spin else {}),
     }
 
 
@@ -78,6 +80,7 @@ def main() -> None:
     print(report.table())
     training = dict(model.provenance)
     files = {part: (arguments.recipes / f"{part}.toml").resolve() for part in PARTS}
+    files = {part: path for part, path in files.items() if part != "validation" or path.exists()}
     recipes = {part: tomllib.loads(path.read_text(encoding="utf-8")) for part, path in files.items()}
     provenance = {
         "name": arguments.name,

@@ -64,12 +64,12 @@ def test_patterns_on_one_geometry(tmp_path: Path) -> None:
 
 
 def test_a_recipe_without_moments_is_fingerprinted_as_before() -> None:
-    recipe = read_recipe(EXAMPLES / "spinor_test.toml")
+    recipe = read_recipe(EXAMPLES / "bismuth_layer" / "test.toml")
     sample = next(iter(recipe.samples()))
     assert not {"moments", "moment"} & set(sample.fingerprint["entry"])
     assert not sample.atoms().has("initial_magmoms")
     assert sample.atoms().get_chemical_formula() == "Bi2"
-    magnetic = next(iter(read_recipe(EXAMPLES / "collinear_train.toml").samples()))
+    magnetic = next(iter(read_recipe(EXAMPLES / "hydrogen_chain" / "train.toml").samples()))
     assert magnetic.fingerprint["entry"]["moments"] == ["ferro", "antiferro", "random"]
 
 

@@ -53,7 +53,7 @@ def _config(args: argparse.Namespace) -> TrainingConfig:
 
 def run_fit(args: argparse.Namespace) -> None:
     """Train, and print where each model is and how good; or print what training would cost."""
-    from trainers.devices import is_first_process, join_processes
+    from ase_deeph.processes import is_first_process, join_processes
 
     config, bar = _config(args), None if args.quiet else _bar
     if args.coordinator is not None:

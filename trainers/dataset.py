@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -22,7 +23,31 @@ from trainers.structures import Structure
 
 Shape = tuple[int, int, int]
 
-__all__ = ["Batch", "Batches", "Shape", "choose_shapes", "pad_batch", "split"]
+log = logging.getLogger(__name__)
+
+__all__ = ["Batch", "Batches", "Shape", "choose_shapes", "hold_out", "pad_batch", "split"]
+
+
+class _Named(Protocol):
+    """A structure by its name."""
+
+    @property
+    def name(self) -> str:
+        """The id, unique in a dataset."""
+        ...
+
+
+S = TypeVar("S", bound=_Named)
+
+
+def hold_out(structures: list[S], apart: list[S], fraction: float) -> tuple[list[S], list[S]]:
+    """Training and validation structures: those kept apart, else a stable fraction of all (see split)."""
+    if apart:
+        return structures, apart
+    kept, out = split([s.name for s in structures], fraction)
+    if not out:
+        log.warning("nothing is held out: errors are those of the training set")
+    return [structures[n] for n in kept], [structures[n] for n in out]
 
 
 @struct.dataclass

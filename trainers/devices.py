@@ -138,36 +138,6 @@ def choose_devices(wanted: int | str | None, batch: int) -> Devices:
     return Devices(Mesh(np.array(chosen), (AXIS,)))
 
 
-def join_processes(coordinator: str, process: int | None, n_processes: int | None) -> None:
-    """Become one of several processes that train together; before anything asks JAX for its devices.
-
-    Parameters
-    ----------
-    coordinator : host:port of process 0, or "auto" where the batch system says it all (Slurm, MPI, ...).
-
-    Raises
-    ------
-    ValueError : the processes do not find each other.
-    """
-    if coordinator != "auto" and (process is None or n_processes is None):
-        raise ValueError("--coordinator HOST:PORT needs --process-id I and --num-processes N")
-    try:
-        if coordinator == "auto":
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(coordinator, n_processes, process)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"--coordinator {coordinator}: {str(error).splitlines()[0]}; start every process with the same "
-            "address and a number of its own"
-        ) from None
-
-
-def is_first_process() -> bool:
-    """Whether this process writes the files."""
-    return jax.process_index() == 0
-
-
 def from_first_process(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Process 0's arrays on every process, bit for bit; shapes and types must be the same everywhere."""
     arrays = {key: np.asarray(value) for key, value in arrays.items()}

@@ -16,7 +16,7 @@ import numpy as np
 from ase_deeph.model import HamiltonianModel
 from ase_deeph.potential import EnergyHead, EnergyNetwork
 from trainers.config import TrainingConfig
-from trainers.dataset import Batches, split
+from trainers.dataset import Batches, hold_out
 from trainers.devices import choose_devices
 from trainers.energy_data import (
     EnergyStructure,
@@ -28,7 +28,7 @@ from trainers.energy_data import (
 )
 from trainers.energy_metrics import EnergyErrors
 from trainers.energy_step import EnergySteps
-from trainers.experiment import Experiment, Progress
+from trainers.experiment import Experiment, Progress, read_start
 from trainers.log import ENERGY_LOG, LogFormat
 
 log = logging.getLogger(__name__)
@@ -132,16 +132,11 @@ def _start(config: TrainingConfig) -> HamiltonianModel:
     ------
     ValueError : none is given, or [network] contradicts it.
     """
-    if config.training.start_from is None:
+    model = read_start(config, for_head=True)
+    if model is None:
         raise ValueError(
             "[potential] needs a Hamiltonian model: give its file as [training] start_from, or set [potential] "
             'hamiltonian = "first" to train one before'
-        )
-    model = HamiltonianModel.load(config.path(config.training.start_from))
-    if config.network and model.config != config.network_config:
-        raise ValueError(
-            f"start_from: the model's network {model.config.to_dict()} differs from [network] "
-            f"{config.network_config.to_dict()}; leave [network] out"
         )
     return model
 
@@ -163,14 +158,8 @@ def prepare_energy(config: TrainingConfig, progress: Progress = lambda items, _:
             [config.path(p) for p in where], network, dtype=dtype, progress=progress
         )
 
-    structures = load(data.train)
-    if data.validation:
-        training, held = structures, load(data.validation)
-    else:
-        kept, out = split([s.name for s in structures], data.validation_fraction)
-        training, held = [structures[n] for n in kept], [structures[n] for n in out]
-    if not held:
-        log.warning("nothing is held out: errors are those of the training set")
+    apart = load(data.validation) if data.validation else []
+    training, held = hold_out(load(data.train), apart, data.validation_fraction)
     same = start.head is not None and start.head.config == network.config
     reference = dict(start.head.reference) if same else fit_reference(training, start.basis)  # type: ignore[union-attr]
     batch = config.training.batch

@@ -17,7 +17,7 @@ from ase_deeph.basis import OrbitalBasis
 from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import build_network
 from trainers.config import TrainingConfig
-from trainers.dataset import Batches, split
+from trainers.dataset import Batches, hold_out
 from trainers.devices import Devices, choose_devices
 from trainers.domain import training_domain
 from trainers.levels import LevelStates, level_states
@@ -168,14 +168,22 @@ class Experiment:
         }
 
 
-def _checked_start(config: TrainingConfig) -> HamiltonianModel | None:
+def read_start(config: TrainingConfig, *, for_head: bool = False) -> HamiltonianModel | None:
+    """The model of [training] start_from; None without one.  For a head on it [network] may be left out.
+
+    Raises
+    ------
+    ValueError : [network] contradicts it.
+    """
     if config.training.start_from is None:
         return None
     model = HamiltonianModel.load(config.path(config.training.start_from))
-    if model.config != config.network_config:
+    stated = bool(config.network) or not for_head
+    if stated and model.config != config.network_config:
+        remedy = "leave [network] out" if for_head else "copy its values"
         raise ValueError(
             f"start_from: the model's network {model.config.to_dict()} differs from [network] "
-            f"{config.network_config.to_dict()}; copy its values"
+            f"{config.network_config.to_dict()}; {remedy}"
         )
     return model
 
@@ -191,7 +199,7 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
     roots = [config.path(p) for p in data.train]
     basis = dataset_basis(roots[0], (item for _, item in read_dataset(roots)))
     network = build_network(network_config, basis)
-    start = _checked_start(config)
+    start = read_start(config)
     dtype = np.float64 if config.training.precision == "float64" else np.float32
 
     states = None
@@ -214,14 +222,9 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
             progress=progress,
         )
 
+    apart = load([config.path(p) for p in data.validation]) if data.validation else []
     structures = load(roots, states, config.loss.derivative_weight > 0)
-    if data.validation:
-        training, held = structures, load([config.path(p) for p in data.validation])
-    else:
-        kept, out = split([s.name for s in structures], data.validation_fraction)
-        training, held = [structures[n] for n in kept], [structures[n] for n in out]
-    if not held:
-        log.warning("nothing is held out: errors are those of the training set")
+    training, held = hold_out(structures, apart, data.validation_fraction)
     batch, shapes = config.training.batch, data.max_shapes
     devices = choose_devices(config.training.devices, batch)
     return Experiment(

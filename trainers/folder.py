@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ase_deeph.model import HamiltonianModel
+from ase_deeph.processes import is_first_process
 from trainers.checkpoint import Checkpoints
-from trainers.devices import from_first_process, is_first_process
+from trainers.devices import from_first_process
 from trainers.log import HAMILTONIAN_LOG, LogFormat, TrainingLog, plot_learning_curve
 
 

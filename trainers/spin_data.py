@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from ase_deeph.graph import CrystalGraph, batch
-from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.moments import magnetic_moments
-from ase_deeph.pairs import AtomPairs
 from ase_deeph.reference import ReferenceData
 from ase_deeph.spin import SpinNetwork
-from trainers.structures import _on_graph, read_dataset
+from trainers.structures import checked_labels, read_dataset
 
 log = logging.getLogger(__name__)
 
@@ -97,37 +95,18 @@ def make_spin_structure(
         model reads them, other orbitals than the basis, NaN, or blocks beyond the cutoff that are too large.
     """
     atoms, basis, config = data.atoms, network.backbone.basis, network.backbone.config
-    if data.hamiltonian is None or data.overlap is None:
-        lacking = "Hamiltonian" if data.hamiltonian is None else "overlap"
-        raise ValueError(f"structure {name}: it has no {lacking}, which training needs")
-    for symbol in sorted(set(atoms.get_chemical_symbols())):
-        found = data.hamiltonian.basis.shells(symbol)
-        if found != basis.shells(symbol):
-            raise ValueError(
-                f"structure {name}: shells of {symbol} are {found}, those of the dataset's basis "
-                f"{basis.shells(symbol)}; regenerate one of them"
-            )
-    pairs = AtomPairs.from_atoms(atoms, config.cutoff)
-    matrix, dropped = _on_graph(name, data.hamiltonian, pairs, atoms, config.cutoff, tolerance)
-    overlap = data.overlap.restricted_to(pairs)
-    _check_finite(name, matrix, overlap)
+    matrix, overlap, dropped = checked_labels(name, data, basis, config.cutoff, tolerance)
     try:
-        target, broken = network.target(RealSpaceMatrix(basis, pairs, atoms, matrix.entries, matrix.spin))
+        target, broken = network.target(replace(matrix, basis=basis))
         moments = np.zeros((len(atoms), 3))
         if network.config.magnetic:
             moments = magnetic_moments(atoms, network.config.kind)
     except ValueError as error:
         raise ValueError(f"structure {name}: {error}") from error
-    graph = CrystalGraph.from_atoms(atoms, pairs, basis, message_cutoff=config.reach, dtype=dtype)
+    graph = CrystalGraph.from_atoms(atoms, matrix.pairs, basis, message_cutoff=config.reach, dtype=dtype)
     blocks = overlap.padded_blocks(basis.max_orbitals)
     target, blocks = (np.ascontiguousarray(a, dtype=dtype) for a in (target, blocks))
     return SpinStructure(name, graph, moments.astype(dtype), target, blocks, dropped, broken, data.info)
-
-
-def _check_finite(name: str, hamiltonian: RealSpaceMatrix, overlap: RealSpaceMatrix) -> None:
-    for what, matrix in (("Hamiltonian", hamiltonian), ("overlap", overlap)):
-        if not np.all(np.isfinite(matrix.entries)):
-            raise ValueError(f"structure {name}: its {what} holds NaN or infinity; regenerate it")
 
 
 def load_spin_structures(

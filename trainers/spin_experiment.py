@@ -17,10 +17,10 @@ from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import build_network
 from ase_deeph.spin import SpinHead, SpinNetwork
 from trainers.config import TrainingConfig
-from trainers.dataset import Batches, split
+from trainers.dataset import Batches, hold_out
 from trainers.devices import choose_devices
 from trainers.domain import training_domain
-from trainers.experiment import Experiment, Progress
+from trainers.experiment import Experiment, Progress, read_start
 from trainers.spin_data import SpinStructure, load_spin_structures, pad_spin_batch, spin_fingerprint
 from trainers.spin_step import SpinSteps
 from trainers.structures import dataset_basis, read_dataset
@@ -125,17 +125,10 @@ def _start(config: TrainingConfig) -> HamiltonianModel | None:
     ValueError : a frozen network without a model, or [network] contradicts it.
     """
     assert config.spin is not None
-    if config.training.start_from is None:
-        if config.spin.backbone == "frozen":
-            raise ValueError(
-                '[spin] backbone = "frozen" needs a Hamiltonian model: give its file as [training] start_from'
-            )
-        return None
-    model = HamiltonianModel.load(config.path(config.training.start_from))
-    if config.network and model.config != config.network_config:
+    model = read_start(config, for_head=True)
+    if model is None and config.spin.backbone == "frozen":
         raise ValueError(
-            f"start_from: the model's network {model.config.to_dict()} differs from [network] "
-            f"{config.network_config.to_dict()}; leave [network] out"
+            '[spin] backbone = "frozen" needs a Hamiltonian model: give its file as [training] start_from'
         )
     return model
 
@@ -171,14 +164,8 @@ def prepare_spin(config: TrainingConfig, progress: Progress = lambda items, _: i
         paths, tolerance = [config.path(p) for p in where], data.drop_beyond_cutoff_below
         return load_spin_structures(paths, network, tolerance=tolerance, dtype=dtype, progress=progress)
 
-    structures = load(data.train)
-    if data.validation:
-        training, held = structures, load(data.validation)
-    else:
-        kept, out = split([s.name for s in structures], data.validation_fraction)
-        training, held = [structures[n] for n in kept], [structures[n] for n in out]
-    if not held:
-        log.warning("nothing is held out: errors are those of the training set")
+    apart = load(data.validation) if data.validation else []
+    training, held = hold_out(load(data.train), apart, data.validation_fraction)
     batch = config.training.batch
     devices = choose_devices(config.training.devices, batch)
     make = partial(Batches, batch_size=batch, max_shapes=data.max_shapes, devices=devices, pad=pad_spin_batch)

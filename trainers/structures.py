@@ -110,30 +110,43 @@ def make_structure(
     ValueError : H or S is missing, is spin-polarised, has other orbitals than the basis, has NaN, or has
         blocks beyond the cutoff that are too large to drop (the message lists them).
     """
-    if data.hamiltonian is None or data.overlap is None:
-        lacking = "Hamiltonian" if data.hamiltonian is None else "overlap"
-        raise ValueError(f"structure {name}: it has no {lacking}, which training needs")
-    if data.hamiltonian.spin != "none":
+    if data.hamiltonian is not None and data.hamiltonian.spin != "none":
         raise ValueError(f"structure {name}: expected spin 'none', received {data.hamiltonian.spin!r}")
-    atoms = data.atoms
-    symbols = atoms.get_chemical_symbols()
-    for symbol in sorted(set(symbols)):
-        if data.hamiltonian.basis.shells(symbol) != basis.shells(symbol):
-            raise ValueError(
-                f"structure {name}: shells of {symbol} are {data.hamiltonian.basis.shells(symbol)}, "
-                f"those of the dataset's basis {basis.shells(symbol)}; regenerate one of them"
-            )
-    pairs = AtomPairs.from_atoms(atoms, config.cutoff)
-    target, dropped = _on_graph(name, data.hamiltonian, pairs, atoms, config.cutoff, tolerance)
-    overlap = data.overlap.restricted_to(pairs)
-    for what, matrix in (("Hamiltonian", target), ("overlap", overlap)):
-        if not np.all(np.isfinite(matrix.entries)):
-            raise ValueError(f"structure {name}: its {what} holds NaN or infinity; regenerate it")
-    graph = CrystalGraph.from_atoms(atoms, pairs, basis, message_cutoff=config.reach, dtype=dtype)
+    target, overlap, dropped = checked_labels(name, data, basis, config.cutoff, tolerance)
+    graph = CrystalGraph.from_atoms(data.atoms, target.pairs, basis, message_cutoff=config.reach, dtype=dtype)
     blocks: list[np.ndarray] = [
         matrix.padded_blocks(basis.max_orbitals).astype(dtype) for matrix in (target, overlap)
     ]
     return Structure(name, graph, blocks[0], blocks[1], dropped, data.info)
+
+
+def checked_labels(
+    name: str, data: ReferenceData, basis: OrbitalBasis, cutoff: float, tolerance: float
+) -> tuple[RealSpaceMatrix, RealSpaceMatrix, float]:
+    """H and S on the pairs within the cutoff, and the largest |H| in eV that was dropped beyond it.
+
+    Raises
+    ------
+    ValueError : as make_structure, for H of any kind of spin.
+    """
+    if data.hamiltonian is None or data.overlap is None:
+        lacking = "Hamiltonian" if data.hamiltonian is None else "overlap"
+        raise ValueError(f"structure {name}: it has no {lacking}, which training needs")
+    atoms = data.atoms
+    for symbol in sorted(set(atoms.get_chemical_symbols())):
+        found = data.hamiltonian.basis.shells(symbol)
+        if found != basis.shells(symbol):
+            raise ValueError(
+                f"structure {name}: shells of {symbol} are {found}, those of the dataset's basis "
+                f"{basis.shells(symbol)}; regenerate one of them"
+            )
+    pairs = AtomPairs.from_atoms(atoms, cutoff)
+    target, dropped = _on_graph(name, data.hamiltonian, pairs, atoms, cutoff, tolerance)
+    overlap = data.overlap.restricted_to(pairs)
+    for what, matrix in (("Hamiltonian", target), ("overlap", overlap)):
+        if not np.all(np.isfinite(matrix.entries)):
+            raise ValueError(f"structure {name}: its {what} holds NaN or infinity; regenerate it")
+    return target, overlap, dropped
 
 
 def _on_graph(
