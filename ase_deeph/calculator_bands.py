@@ -1,8 +1,12 @@
-"""The questions about bands and k-points that ASE and its tools ask a calculator, answered from a k-mesh."""
+"""The questions about bands and k-points that ASE and its tools ask a calculator, answered from a k-mesh.
+
+ASE knows one or two channels of spin, and its DOS and STM count two electrons per level of a single one.  The levels
+of spinors, which hold one each, are therefore dealt out to two channels, every other level to each: counts,
+densities of states and gaps come out right everywhere; the channels are not spin up and down.
+"""
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +21,6 @@ from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.kpoints import KPoints, k_points, point_list
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.populations import Populations
-
-log = logging.getLogger("ase_deeph.calculator")
 
 
 class BandCalculator(Calculator):
@@ -52,13 +54,14 @@ class BandCalculator(Calculator):
             "ibz_kpoints": points.irreducible,
             "kpoint_weights": points.weights,
         }
+        channels = _dealt_out if structure.hamiltonian.spin == "spinor" else np.asarray
         if points is structure.mesh:
             return {
                 **results,
-                "eigenvalues": structure.mesh_eigenvalues,
-                "occupations": structure.occupation_numbers(),
+                "eigenvalues": channels(structure.mesh_eigenvalues),
+                "occupations": channels(structure.occupation_numbers()),
             }
-        return {**results, "eigenvalues": structure.eigenvalues(points.irreducible)}
+        return {**results, "eigenvalues": channels(structure.eigenvalues(points.irreducible))}
 
     def _k_points(self) -> KPoints:
         """The k-points whose eigenvalues are shown: the mesh, or the path or list given as kpts."""
@@ -72,17 +75,32 @@ class BandCalculator(Calculator):
         return float(self.get_electronic_structure().fermi_level())
 
     def get_eigenvalues(self, kpt: int = 0, spin: int = 0) -> np.ndarray:
-        """(n_bands,) energies in eV at one irreducible k-point."""
-        return self._result("eigenvalues")[spin, kpt]
+        """(n_bands,) energies in eV at one irreducible k-point; of spinors every other level (see above).
+
+        Raises
+        ------
+        ValueError : no such channel or k-point.
+        """
+        return self._at("eigenvalues", kpt, spin)
 
     def get_occupation_numbers(self, kpt: int = 0, spin: int = 0) -> np.ndarray:
-        """(n_bands,) electrons in each level at one irreducible k-point, 0 to 2 without spin polarisation.
+        """(n_bands,) electrons in each level at one irreducible k-point, 0 to 2 without spin, else 0 to 1.
 
         Raises
         ------
         PropertyNotPresent : the k-points are a path, along which nothing is filled.
+        ValueError : no such channel or k-point.
         """
-        return self._result("occupations")[spin, kpt]
+        return self._at("occupations", kpt, spin)
+
+    def _at(self, name: str, kpt: int, spin: int) -> np.ndarray:
+        values = self._result(name)
+        if not (-len(values) <= spin < len(values) and -values.shape[1] <= kpt < values.shape[1]):
+            raise ValueError(
+                f"{name}: expected spin below {len(values)} and kpt below {values.shape[1]}, received spin {spin} "
+                f"and kpt {kpt}"
+            )
+        return values[spin, kpt]
 
     def get_ibz_k_points(self) -> np.ndarray:
         """(n_ibz, 3) the k-points that eigenvalues are given at, fractional; a path as it stands."""
@@ -97,12 +115,7 @@ class BandCalculator(Calculator):
         return self._k_points().bz_to_ibz
 
     def get_k_point_weights(self) -> np.ndarray:
-        """(n_ibz,) weights that sum to 1; for spinors a warning is logged, as ASE's DOS is about to double them."""
-        if self.get_hamiltonian().spin == "spinor":
-            log.warning(
-                "ase.dft.dos.DOS and ase.dft.stm count two electrons per level, spinor levels hold one; give them "
-                "calc.with_two_channels(), or use ElectronicStructure.dos"
-            )
+        """(n_ibz,) weights that sum to 1."""
         return self._k_points().weights
 
     def get_magnetic_moments(self, atoms: Atoms | None = None) -> np.ndarray:
@@ -125,24 +138,16 @@ class BandCalculator(Calculator):
         total = self.get_magnetic_moments(atoms).sum(axis=0)
         return float(total) if np.ndim(total) == 0 else total
 
-    def with_two_channels(self) -> BandCalculator:
-        """For tools that count two electrons per level of a single channel, as ase.dft.dos.DOS does: this calculator,
-        or, for spinors, a view of it whose levels stand in two channels, every other level in each.
-
-        Counts, densities of states and gaps are right in the view; its channels are not spin up and down.
-        """
-        return TwoChannels(self) if self.get_hamiltonian().spin == "spinor" else self
-
     def get_number_of_spins(self) -> int:
-        """2 for collinear spin, else 1 (a spinor result too: its levels hold one electron each)."""
-        return 2 if self.get_hamiltonian().spin == "collinear" else 1
+        """Channels: 1 without spin, 2 for collinear spin (up, down) and for spinors (see above)."""
+        return 1 if self.get_hamiltonian().spin == "none" else 2
 
     def get_spin_polarized(self) -> bool:
-        """Whether there are two spin channels."""
-        return self.get_number_of_spins() == 2
+        """Whether there is spin up and spin down: for collinear spin alone."""
+        return self.get_hamiltonian().spin == "collinear"
 
     def get_number_of_bands(self) -> int:
-        """Bands at each k-point: the orbitals of the cell, less what a near-singular overlap took away."""
+        """Bands of a channel at each k-point: the orbitals of the cell, less what a near-singular overlap took away."""
         return self._result("eigenvalues").shape[2]
 
     def get_homo_lumo(self) -> tuple[float, float]:
@@ -175,39 +180,7 @@ class BandCalculator(Calculator):
         return structure.band_structure(given, npoints)
 
 
-class TwoChannels(BandCalculator):
-    """The levels of a spinor calculator in two channels: 1st, 3rd, ... and 2nd, 4th, ... (see `with_two_channels`)."""
-
-    def __init__(self, calculator: BandCalculator) -> None:
-        super().__init__()
-        self._calculator = calculator
-        self.atoms = calculator.get_hamiltonian().atoms
-
-    def get_hamiltonian(self, atoms: Atoms | None = None) -> RealSpaceMatrix:
-        """H(R) in eV."""
-        return self._calculator.get_hamiltonian(atoms)
-
-    def get_electronic_structure(self, atoms: Atoms | None = None) -> ElectronicStructure:
-        """H, S and the electrons in them."""
-        return self._calculator.get_electronic_structure(atoms)
-
-    def _k_points(self) -> KPoints:
-        return self._calculator._k_points()
-
-    def _result(self, name: str) -> Any:
-        value = self._calculator._result(name)
-        return _halves(value) if name in ("eigenvalues", "occupations") else value
-
-    def get_number_of_spins(self) -> int:
-        """2."""
-        return 2
-
-    def get_k_point_weights(self) -> np.ndarray:
-        """(n_ibz,) weights that sum to 1."""
-        return self._k_points().weights
-
-
-def _halves(levels: np.ndarray) -> np.ndarray:
+def _dealt_out(levels: np.ndarray) -> np.ndarray:
     """(2, n_kpts, n_bands / 2) from (1, n_kpts, n_bands), the last level left out where their number is odd."""
     even = 2 * (levels.shape[2] // 2)
     return np.stack([levels[0, :, 0:even:2], levels[0, :, 1:even:2]])

@@ -198,7 +198,8 @@ class HamiltonianModel:
         blocks = blocks[: len(pairs)]
         if not np.all(np.isfinite(blocks)):
             raise ValueError(
-                "the network returned NaN or infinity for this structure; the model file is unusable"
+                "the network returned NaN or infinity: the model file is unusable, or this structure's positions "
+                "or moments are far from any that it knows"
             )
         if self.spin_head is not None:
             return self.spin_network.matrix(pairs, atoms.copy(), blocks)

@@ -24,16 +24,21 @@ def magnetic_moments(atoms: Atoms, kind: MomentKind) -> np.ndarray:
 
     Raises
     ------
-    ValueError : none were set (zero moments must be said), vectors for a collinear model, or NaN.
+    ValueError : none were set (zero moments must be said), vectors for a collinear model, another shape, or NaN.
     """
     if not has_moments(atoms):
         raise ValueError(
             f"{atoms.get_chemical_formula()} has no initial magnetic moments, which this model needs; call "
-            "atoms.set_initial_magnetic_moments(...), with zeros for a structure without magnetism"
+            "atoms.set_initial_magnetic_moments(...), or give a file that holds them (an extended XYZ file's column "
+            "initial_magmoms, ASE's .traj); sizes as in training"
         )
     found = np.asarray(atoms.get_initial_magnetic_moments(), dtype=float)
     if not np.all(np.isfinite(found)):
         raise ValueError("initial magnetic moments: expected finite numbers, received NaN or infinity")
+    if found.shape not in ((len(atoms),), (len(atoms), 3)):
+        raise ValueError(
+            f"initial magnetic moments: expected shape ({len(atoms)},) or ({len(atoms)}, 3), received {found.shape}"
+        )
     if found.ndim == 2 and kind == "collinear":
         raise ValueError(
             "initial magnetic moments: the model is collinear and takes one number per atom, received vectors; "

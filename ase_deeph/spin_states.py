@@ -3,7 +3,7 @@
     ⟨σ_v⟩ = c† (S ⊗ σ_v) c,        c† (S ⊗ 1) c = 1
 
 In a degenerate level the states may be chosen at will and ⟨σ⟩ with them; only its mean over the level is a number of
-the level, and that is what is given: zero for Kramers pairs, as it must be.
+the level, and that is what is given: zero for the Kramers pairs of a crystal with inversion, as it must be.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ase_deeph.electronic_structure import ElectronicStructure
 from ase_deeph.kpoints import point_list
 from ase_deeph.matrix import RealSpaceMatrix
 
-DEGENERATE = 1e-6
-"""eV; neighbouring levels closer than this are one level."""
+DEGENERATE = 1e-4
+"""eV; neighbouring levels closer than this are one level: single precision splits Kramers pairs by 1e-6."""
 
 
 @dataclass(frozen=True, eq=False)

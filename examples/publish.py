@@ -3,7 +3,7 @@
     python examples/publish.py RUN/model.h5 RECIPES DATA OUTPUT.h5 --name carbon-pbe --summary "..." [-o REPORT]
 
 RECIPES is the folder of train.toml, test.toml and perhaps validation.toml (examples/carbon, benchmarks/sets/silicon);
-DATA has the datasets that `deeph dataset generate` made of them under the same names.  The held-out set chooses nothing.
+DATA has the datasets that `deeph dataset generate` made of them under the same names.  The test set chooses nothing.
 """
 
 from __future__ import annotations

@@ -68,6 +68,31 @@ class TestDomain:
             "no H-H pairs closer than 4 Å in training",
         )
 
+    def test_atoms_far_from_all_others(self) -> None:
+        seen = knows(sheet())
+        assert seen.nearest == {"C": pytest.approx(2.46 / np.sqrt(3))}
+        lines = seen.outside(sheet(2.8))
+        assert lines[-1].startswith(
+            "the nearest neighbour of C 0 is 1.617 Å away; in training at most 1.420 Å"
+        )
+        assert seen.outside(sheet(2.6)) == ()
+        assert seen.outside(Atoms("C"))[-1].startswith("the nearest neighbour of C 0 is beyond 4 Å away")
+
+    def test_moments_of_other_sizes(self) -> None:
+        layer = sheet()
+        moments = np.array([[0.0, 0.0, 1.0], [0.0, 0.6, -0.8]])
+        seen = TrainingDomain.of(layer, CUTOFF, moments=moments)
+        assert seen.moments == {"C": (1.0, 1.0)}
+        assert TrainingDomain.from_dict(json.loads(json.dumps(seen.to_dict()))).moments == seen.moments
+        layer.set_initial_magnetic_moments([-1.0, 1.0])
+        assert seen.outside(layer) == ()
+        layer.set_initial_magnetic_moments([1.0, -0.86])
+        assert seen.outside(layer) == ("C 1 has an initial moment of 0.86 μB; in training always 1 μB",)
+        less = seen | TrainingDomain.of(layer, CUTOFF, moments=0.5 * moments)
+        assert less.moments == {"C": (0.5, 1.0)}
+        assert less.outside(layer) == ()
+        assert knows(layer).outside(layer) == (), "a model that reads no moments knows no sizes"
+
     def test_json_round_trip(self) -> None:
         seen = knows(sheet(), molecule("CH4"))
         back = TrainingDomain.from_dict(json.loads(json.dumps(seen.to_dict())))

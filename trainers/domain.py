@@ -14,22 +14,31 @@ from ase_deeph.domain import TrainingDomain
 
 if TYPE_CHECKING:
     from trainers.experiment import Experiment
+    from trainers.spin_data import SpinStructure
     from trainers.structures import Structure
 
 
-def structures_domain(structures: Iterable[Structure], basis: OrbitalBasis, cutoff: float) -> TrainingDomain:
-    """The domain that training structures span together."""
-    return reduce(operator.or_, (_of_structure(s, basis, cutoff) for s in structures))
+def structures_domain(
+    structures: Iterable[Structure | SpinStructure],
+    basis: OrbitalBasis,
+    cutoff: float,
+    *,
+    magnetic: bool = False,
+) -> TrainingDomain:
+    """The domain that training structures span together, with their moments for a model that reads them."""
+    return reduce(operator.or_, (_of_structure(s, basis, cutoff, magnetic) for s in structures))
 
 
-def _of_structure(structure: Structure, basis: OrbitalBasis, cutoff: float) -> TrainingDomain:
+def _of_structure(
+    structure: Structure | SpinStructure, basis: OrbitalBasis, cutoff: float, magnetic: bool
+) -> TrainingDomain:
     graph = structure.graph
     pairs = ~np.asarray(graph.on_site)
     distances = np.linalg.norm(np.asarray(graph.vectors, dtype=float)[pairs], axis=1)
     symbols = np.asarray(basis.symbols)[np.asarray(graph.species)]
-    return TrainingDomain.of_neighbours(
-        symbols.tolist(), np.asarray(graph.i)[pairs], np.asarray(graph.j)[pairs], distances, cutoff
-    )
+    moments = getattr(structure, "moments", None) if magnetic else None
+    i, j = np.asarray(graph.i)[pairs], np.asarray(graph.j)[pairs]
+    return TrainingDomain.of_neighbours(symbols.tolist(), i, j, distances, cutoff, moments=moments)
 
 
 @lru_cache(maxsize=1)
@@ -38,7 +47,10 @@ def training_domain(experiment: Experiment) -> dict[str, Any]:
     cutoff = experiment.config.network_config.cutoff
     train = experiment.train
     seen = range(len(train.structures)) if train.chosen is None else train.chosen
-    domain = structures_domain((train.structures[n] for n in seen), experiment.basis, cutoff)
+    spin = experiment.config.spin
+    magnetic = spin is not None and spin.magnetic_cutoff is not None
+    structures = (train.structures[n] for n in seen)
+    domain = structures_domain(structures, experiment.basis, cutoff, magnetic=magnetic)
     start = experiment.start
     before = None if start is None else start.domain
     if start is not None and _fingerprint(start.provenance) == experiment.data_fingerprint:

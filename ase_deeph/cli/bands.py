@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spin",
         choices=("x", "y", "z"),
-        default="z",
-        help="component of the spin that colours spinor bands (default z); CSV files have all three",
+        help="component of the spin that colours a picture of spinor bands (default z); CSV files without --near have "
+        "all three",
     )
     add_near_options(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="png, pdf, svg, json or csv by its suffix")
@@ -63,6 +63,8 @@ def run(arguments: argparse.Namespace) -> None:
     output = output_file(arguments, "bands", (*PICTURE_SUFFIXES, ".json", ".csv"))
     check_options(arguments)
     structure = structure_from(arguments)
+    if arguments.spin is not None:
+        _check_spin(structure.hamiltonian.spin, output, arguments)
     path = band_path(structure.atoms, _path(structure.atoms, arguments), arguments.npoints)
     if arguments.near is not None or arguments.engine is not None:
         from ase_deeph.cli.sparse import run_bands
@@ -84,13 +86,27 @@ def run(arguments: argparse.Namespace) -> None:
         elif output.suffix == ".csv":
             _write_csv(bands, partial, spins)
         else:
-            coloured = None if spins is None else (arguments.spin, spins)
+            coloured = None if spins is None else (arguments.spin or "z", spins)
             _draw(bands, partial, tuple(arguments.window), coloured)
     if not arguments.quiet:
         _, n_kpts, n_bands = bands.energies.shape
         print(
             f"{output}: {n_bands} bands at {n_kpts} k-points along {bands.path.path or 'the path'}, "
             f"Fermi level {bands.reference:.4f} eV"
+        )
+
+
+def _check_spin(spin: str, output: Path, arguments: argparse.Namespace) -> None:
+    """ValueError where --spin has nothing to colour."""
+    from ase_deeph.cli.picture import PICTURE_SUFFIXES
+
+    if spin != "spinor":
+        raise ValueError(
+            f"--spin {arguments.spin}: the Hamiltonian has spin {spin!r}, only spinor bands are coloured"
+        )
+    if output.suffix not in PICTURE_SUFFIXES or arguments.near is not None or arguments.engine is not None:
+        raise ValueError(
+            f"--spin {arguments.spin}: only pictures of whole bands are coloured, not {output.name}"
         )
 
 

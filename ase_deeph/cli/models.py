@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase_deeph.model import HamiltonianModel
 
 _ALWAYS = ("errors", "licence")
 _FIRST = ("name", "summary", "recipe", "seeds", "engine", "versions", "training", "errors")
@@ -44,6 +47,8 @@ def run(arguments: argparse.Namespace) -> None:
         if name in models:
             print(f"  {models[name].summary}")
         print(f"  {model.basis}, cutoff {model.cutoff:g} Å, {model.n_parameters:,} parameters, {find(name)}")
+        if model.spin_head is not None:
+            print(f"  {_spin(model)}")
         told = _ordered(model.provenance)
         if not arguments.model:
             told = {**{key: told[key] for key in _ALWAYS if key in told}, **_of_head(told)}
@@ -51,6 +56,21 @@ def run(arguments: argparse.Namespace) -> None:
             print(line)
     if arguments.json:
         print(json.dumps(described, indent=2, default=str))
+
+
+def _spin(model: HamiltonianModel) -> str:
+    """The kind of spin, and what the model must be told about moments."""
+    assert model.spin_head is not None
+    reach = model.spin_head.config.magnetic_cutoff
+    if reach is None:
+        return f"spin {model.spin!r}: spin-orbit coupling, reads no magnetic moments"
+    known = {} if model.domain is None else model.domain.moments
+    sizes = ", ".join(
+        f"{s} {high:g} μB" if low == high else f"{s} {low:g} to {high:g} μB"
+        for s, (low, high) in known.items()
+    )
+    trained = f" (in training {sizes})" if sizes else ""
+    return f"spin {model.spin!r}: reads initial magnetic moments within {reach:g} Å{trained}"
 
 
 def _ordered(provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def _padded(model: HamiltonianModel, atoms: Atoms, dtype: Dtype) -> tuple[Crysta
     if model.spin != "none":
         raise ValueError(
             f"derivatives of H: expected a model without spin, received one of spin {model.spin!r}; "
-            "use the model that its spin head was trained on"
+            "use the spinless model that its spin head was trained on, where there is one ([spin] backbone = 'frozen')"
         )
     model.check(atoms)
     pairs = AtomPairs.from_atoms(atoms, model.cutoff)

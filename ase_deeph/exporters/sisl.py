@@ -119,14 +119,16 @@ def _geometry(sisl: Any, es: ElectronicStructure, orbitals: OrbitalList) -> Any:
 
 
 def _sisl_atom(sisl: Any, basis: OrbitalBasis, symbol: str, reach: float) -> Any:
-    """One species with its orbitals; without radial functions they only know l, m and a range (Å)."""
+    """One species with its orbitals, which share its electrons; without radial functions they only know l, m and
+    a range (Å)."""
     shells, radial = basis.shells(symbol), basis[symbol].radial
+    electrons = basis.n_electrons([symbol]) / sum(2 * l + 1 for l in shells)
     seen: dict[int, int] = {}
     orbitals = []
     for number, l in enumerate(shells):
         seen[l] = seen.get(l, 0) + 1
         for m in range(-l, l + 1):
-            quantum = {"n": l + 1, "l": l, "m": m, "zeta": seen[l]}
+            quantum = {"n": l + 1, "l": l, "m": m, "zeta": seen[l], "q0": electrons}
             if radial is None:
                 orbitals.append(sisl.AtomicOrbital(**quantum, R=reach))
             else:
