@@ -9,16 +9,21 @@ left out, so no array ever holds NaN or infinity.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import repeat
+from itertools import islice, repeat
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg as sl
 from threadpoolctl import ThreadpoolController
 
 from ase_deeph.matrix import RealSpaceMatrix
+
+if TYPE_CHECKING:
+    from ase_deeph.eigen_batched import DenseEngine
 
 logger = logging.getLogger(__name__)
 
@@ -90,18 +95,21 @@ def solve(
     *,
     vectors: bool = False,
     threshold: float = OVERLAP_THRESHOLD,
+    engine: DenseEngine = "auto",
 ) -> EigenStates:
-    """H(k) c = e S(k) c at every k and spin; one H(k) and S(k) in memory at a time.
+    """H(k) c = e S(k) c at every k and spin; one H(k) and S(k) in memory at a time, or by JAX one batch.
 
     Parameters
     ----------
     hamiltonian : H(R) in eV, of any spin.
     overlap : S(R) of spin "none" (used for both channels, doubled for spinors), or None for identity.
     kpts : (n_kpts, 3) fractional.
+    engine : "lapack" one by one, "jax" in batches on JAX's default device, or "auto", see `ase_deeph.eigen_batched`;
+        where nothing in this process has used JAX yet, "auto" is LAPACK.
 
     Raises
     ------
-    ValueError : as `solve_dense`, with the k-point named.
+    ValueError : as `solve_dense`, with the k-point named; an unknown engine.
     """
     if overlap is not None and hamiltonian.spin == "spinor" and overlap.spin == "none":
         overlap = spinor_overlap(overlap)
@@ -109,14 +117,11 @@ def solve(
     states: list[list[np.ndarray | None]] = []
     with blas().limit(limits=1 if hamiltonian.n_orbitals <= _SMALL else None, user_api="blas"):
         overlaps = repeat(None, len(kpts)) if overlap is None else overlap.at_each_k(kpts)
-        for k, h, s in zip(kpts, hamiltonian.at_each_k(kpts), overlaps, strict=True):
-            channels = h if hamiltonian.spin == "collinear" else h[None]
-            try:
-                solved = [
-                    solve_dense(channel, s, vectors=vectors, threshold=threshold) for channel in channels
-                ]
-            except ValueError as error:
-                raise ValueError(f"at k = {_text(k)}: {error}") from None
+        at_each_k = zip(kpts, hamiltonian.at_each_k(kpts), overlaps, strict=True)
+        matrices = ((k, h if hamiltonian.spin == "collinear" else h[None], s) for k, h, s in at_each_k)
+        in_batches = _by_jax(hamiltonian.n_orbitals, len(kpts), engine, vectors)
+        solver = _solved_in_batches if in_batches else _solved_one_by_one
+        for solved in solver(matrices, vectors, threshold):
             energies.append([e for e, _ in solved])
             states.append([c for _, c in solved])
     n_removed = np.array([hamiltonian.n_orbitals - len(at_k[0]) for at_k in energies])
@@ -131,6 +136,61 @@ def solve(
         None if coefficients is None else coefficients.swapaxes(0, 1),
         n_removed,
     )
+
+
+_Matrices = Iterable[tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+"""(k, H(k) of each spin, S(k))."""
+_Solved = list[tuple[np.ndarray, "np.ndarray | None"]]
+"""Energies and coefficients of each spin."""
+
+
+def _by_jax(n: int, n_kpts: int, engine: DenseEngine, vectors: bool) -> bool:
+    if engine == "lapack" or (engine == "auto" and "jax" not in sys.modules):
+        return False
+    from ase_deeph.eigen_batched import chosen_engine
+
+    return chosen_engine(n, n_kpts, engine, vectors=vectors) == "jax"
+
+
+def _solved_one_by_one(matrices: _Matrices, vectors: bool, threshold: float) -> Iterator[_Solved]:
+    for k, channels, s in matrices:
+        try:
+            yield [solve_dense(channel, s, vectors=vectors, threshold=threshold) for channel in channels]
+        except ValueError as error:
+            raise ValueError(f"at k = {_text(k)}: {error}") from None
+
+
+def _solved_in_batches(matrices: _Matrices, vectors: bool, threshold: float) -> Iterator[_Solved]:
+    """Batches of one size, the last one filled up, so that one is compiled; near-singular S(k) by `solve_dense`."""
+    from ase_deeph.eigen_batched import batch_size, solve_batch
+
+    matrices, length = iter(matrices), 0
+    while first := next(matrices, None):
+        n_spins, n, _ = first[1].shape
+        batch = [first, *islice(matrices, max(batch_size(n) // n_spins, 1) - 1)]
+        length = length or len(batch)
+        filled = batch + [batch[-1]] * (length - len(batch))
+        h = np.concatenate(
+            [[_checked_at(k, c, "Hamiltonian") for c in channels] for k, channels, _ in filled]
+        )
+        s = None
+        if first[2] is not None:
+            s = np.repeat([_checked_at(k, m, "overlap") for k, _, m in filled], n_spins, axis=0)
+        e, c, trusted = solve_batch(h, s, vectors=vectors, smallest=10 * threshold)
+        for place, matrix in enumerate(batch):
+            here = slice(place * n_spins, (place + 1) * n_spins)
+            if not trusted[here].all():
+                yield from _solved_one_by_one([matrix], vectors, threshold)
+            else:
+                yield list(zip(e[here], repeat(None) if c is None else c[here].astype(complex), strict=False))
+
+
+def _checked_at(k: np.ndarray, m: np.ndarray | None, name: str) -> np.ndarray:
+    assert m is not None, "S is there at every k or at none"
+    try:
+        return _checked(m, name)
+    except ValueError as error:
+        raise ValueError(f"at k = {_text(k)}: {error}") from None
 
 
 @cache

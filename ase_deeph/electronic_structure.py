@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ase.dft.kpoints import BandPath
     from ase.spectrum.band_structure import BandStructure
 
+    from ase_deeph.eigen_batched import DenseEngine
     from ase_deeph.sparse.bands import NearBands
     from ase_deeph.sparse.factorisation import Engine
     from ase_deeph.sparse.fermi import CountedFermiLevel
@@ -174,16 +175,20 @@ class ElectronicStructure:
             degeneracy=self.degeneracy,
         )
 
-    def eigenvalues(self, kpts: Any) -> np.ndarray:
-        """(n_spins, n_kpts, n_bands) eV at fractional k-points (n_kpts, 3) or along a BandPath."""
-        return self._solve(point_list(kpts), vectors=False).eigenvalues
+    def eigenvalues(self, kpts: Any, *, engine: DenseEngine = "auto") -> np.ndarray:
+        """(n_spins, n_kpts, n_bands) eV at fractional k-points (n_kpts, 3) or along a BandPath.
 
-    def eigenstates(self, kpts: Any) -> EigenStates:
+        `engine`: "lapack" one k after the other, "jax" in batches on JAX's device, "auto" the faster (`eigen_batched`).
+        """
+        return self._solve(point_list(kpts), engine, vectors=False).eigenvalues
+
+    def eigenstates(self, kpts: Any, *, engine: DenseEngine = "auto") -> EigenStates:
         """Eigenvalues, and coefficients (n_spins, n_kpts, n_orbitals, n_bands) with C† S C = 1."""
-        return self._solve(point_list(kpts), vectors=True)
+        return self._solve(point_list(kpts), engine, vectors=True)
 
-    def _solve(self, kpts: np.ndarray, *, vectors: bool) -> EigenStates:
-        return solve(self.hamiltonian, self.overlap, kpts, vectors=vectors, threshold=self.overlap_threshold)
+    def _solve(self, kpts: np.ndarray, engine: DenseEngine, *, vectors: bool) -> EigenStates:
+        h, s, threshold = self.hamiltonian, self.overlap, self.overlap_threshold
+        return solve(h, s, kpts, vectors=vectors, threshold=threshold, engine=engine)
 
     def eigenvalues_near(
         self, kpts: Any, energy: float | None = None, n_states: int = 10, **options: Any
@@ -211,7 +216,7 @@ class ElectronicStructure:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Curves (n_spins, n_curves, n_energies) in states/eV and standard errors, by kernel polynomials.
 
-        `groups`, `n_vectors`, `seed` and `progress` as in `ase_deeph.sparse.facade.kernel_polynomial_dos`.
+        `groups`, `n_vectors`, `seed`, `backend` and `progress` as in `ase_deeph.sparse.facade.kernel_polynomial_dos`.
         """
         mesh = self._mesh("time-reversal" if self.symmetry == "full" else self.symmetry)
         width = _DOS_WIDTH if width is None else width

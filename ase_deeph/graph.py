@@ -72,8 +72,12 @@ class CrystalGraph:
         *,
         message_cutoff: float = np.inf,
         dtype: type = np.float32,
+        reverse: np.ndarray | None = None,
     ) -> CrystalGraph:
-        """The graph of a structure, unpadded; KeyError for a species outside the basis."""
+        """The graph of a structure, unpadded; KeyError for a species outside the basis.
+
+        `reverse` stands for that of the pairs where they are some rows alone, whose reverse may be absent.
+        """
         vectors = pairs.displacements(atoms)
         near = np.nonzero(~pairs.on_site & (np.linalg.norm(vectors, axis=1) < message_cutoff))[0]
         return cls(
@@ -81,7 +85,7 @@ class CrystalGraph:
             i=pairs.i.astype(np.int32),
             j=pairs.j.astype(np.int32),
             vectors=vectors.astype(dtype),
-            reverse=pairs.reverse.astype(np.int32),
+            reverse=(pairs.reverse if reverse is None else reverse).astype(np.int32),
             on_site=pairs.on_site,
             near=near.astype(np.int32),
             pair_mask=np.ones(len(pairs), dtype=bool),

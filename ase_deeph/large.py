@@ -48,6 +48,19 @@ def told(listener: Progress) -> Iterator[None]:
         _listener.reset(token)
 
 
+def counted(progress: Progress | None, steps: int) -> Callable[[int], None]:
+    """A function of how many more steps are done, which tells `progress` or the listener of `told`."""
+    listener, done = progress or _listener.get(), 0
+
+    def tell(n: int) -> None:
+        nonlocal done
+        done += n
+        if listener is not None:
+            listener(done, steps)
+
+    return tell
+
+
 @dataclass(frozen=True)
 class MemoryEstimate:
     """Bytes of a prediction in chunks, by what holds them; temporary arrays of one chunk are left out.
@@ -147,15 +160,7 @@ class LargePrediction:
         weights = np.bincount(graph.i, minlength=graph.n_atoms).astype(float)
         chunks = Chunks(graph, compact_groups(atoms.positions, weights, self.pairs_per_chunk), self.ladder)
         blocks = np.empty((len(pairs), basis.max_orbitals, basis.max_orbitals), dtype=graph.vectors.dtype)
-        steps, done = n_steps(chunks, self.network.network), 0
-        listener = progress or _listener.get()
-
-        def tell(n: int) -> None:
-            nonlocal done
-            done += n
-            if listener is not None:
-                listener(done, steps)
-
+        tell = counted(progress, n_steps(chunks, self.network.network))
         with jax.enable_x64(dtype == "float64"):
             for where, found in self.network(chunks, tell):
                 blocks[where] = found
@@ -168,7 +173,7 @@ class LargePrediction:
 
 
 def make_hermitian(blocks: np.ndarray, reverse: np.ndarray) -> None:
-    """Replace each block by ½ (B_ij(R) + B_ji(-R)^T), in place, some pairs at a time."""
+    """Replace each block by ½ (B_ij(R) + B_ji(-R)^T), in place, some pairs at a time; not where `reverse` is -1."""
     for start in range(0, len(blocks), _PAIRS_AT_ONCE):
         here = np.arange(start, min(start + _PAIRS_AT_ONCE, len(blocks)))
         here = here[reverse[here] >= here]

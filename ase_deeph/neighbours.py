@@ -90,6 +90,27 @@ def _keep(key: tuple[object, ...], seen: _Seen) -> None:
 
 def search(atoms: Atoms, cutoff: float) -> Neighbours:
     """Every pair closer than a cutoff (Å), searched anew: linear in the number of atoms (vesin's cell list)."""
+    i, j, R = one_way(atoms, cutoff)
+    there = np.column_stack([i, j, R]).astype(np.int64)
+    back = np.column_stack([j, i, -R]).astype(np.int64)
+    own = np.zeros((len(atoms), 5), dtype=np.int64)
+    own[:, 0] = own[:, 1] = np.arange(len(atoms))
+    keys = np.concatenate([own, there, back])
+    n, m = len(own), len(there)
+    reverse = np.concatenate([np.arange(n), n + m + np.arange(m), n + np.arange(m)])
+    order = np.lexsort(keys.T[::-1])
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    return Neighbours(keys[order], rank[reverse[order]])
+
+
+def one_way(atoms: Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """i, j (n,) and R (n, 3) of one of (i, j, R) and (j, i, -R) for every pair closer than a cutoff (Å).
+
+    Raises
+    ------
+    ValueError : NaN positions, or a periodic axis without a cell vector.
+    """
     from vesin import NeighborList
 
     if not np.all(np.isfinite(atoms.positions)):
@@ -103,18 +124,7 @@ def search(atoms: Atoms, cutoff: float) -> Neighbours:
         points=np.ascontiguousarray(atoms.positions), box=box, periodic=np.array(atoms.pbc), quantities="ijSd"
     )
     near = d < cutoff
-    i, j, R = i[near], j[near], R[near]
-    one_way = np.column_stack([i, j, R]).astype(np.int64)
-    other_way = np.column_stack([j, i, -R]).astype(np.int64)
-    own = np.zeros((len(atoms), 5), dtype=np.int64)
-    own[:, 0] = own[:, 1] = np.arange(len(atoms))
-    keys = np.concatenate([own, one_way, other_way])
-    n, m = len(own), len(one_way)
-    reverse = np.concatenate([np.arange(n), n + m + np.arange(m), n + np.arange(m)])
-    order = np.lexsort(keys.T[::-1])
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    return Neighbours(keys[order], rank[reverse[order]])
+    return i[near], j[near], R[near]
 
 
 def _reach(atoms: Atoms, box: np.ndarray, cutoff: float) -> float:

@@ -65,10 +65,11 @@ def main() -> int:
     parser.add_argument("--dtype", choices=tuple(BOUND), action="append")
     options = parser.parse_args()
     atoms, model, kept = structure(options.atoms), load(), True
+    in_precision = {}
     for dtype in options.dtype or BOUND:
         with compilation_cache():
             start = time.process_time()
-            whole = in_one_pass(model, atoms, dtype)
+            whole = in_precision[dtype] = in_one_pass(model, atoms, dtype)
             sys.stdout.write(
                 f"{len(atoms)} atoms, {len(whole.pairs)} pairs, {dtype}, one pass: max |H| "
                 f"{whole.max_abs():.2f} eV, {time.process_time() - start:.0f} CPU s\n"
@@ -82,6 +83,9 @@ def main() -> int:
                     f"{time.process_time() - start:.0f} CPU s\n"
                 )
                 sys.stdout.flush()
+    if len(in_precision) == 2:
+        of_precision = np.abs(in_precision["float64"].entries - in_precision["float32"].entries).max()
+        sys.stdout.write(f"for comparison: the two precisions differ by {of_precision:.1e} eV\n")
     return 0 if kept else 1
 
 

@@ -11,19 +11,29 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ase_deeph"
 
 FLOORS = [
-    {"basis", "compilation_cache"},
+    {"basis", "compilation_cache", "processes"},
     {"neighbours"},
     {"pairs", "harmonics", "coupling", "spin_coupling"},
     {"bloch"},
     {"matrix", "graph", "reference", "domain", "pauli", "moments", "predictable"},
-    {"kpoints", "eigen", "occupation", "network", "two_center", "io", "dft"},
+    {"kpoints", "eigen", "eigen_batched", "occupation", "network", "two_center", "io", "dft"},
     {"large"},
-    {"model", "potential", "spin", "bands", "band_derivatives", "dos", "orthogonalization", "sparse"},
+    {
+        "model",
+        "potential",
+        "spin",
+        "bands",
+        "band_derivatives",
+        "dos",
+        "orthogonalization",
+        "sparse",
+        "hosts",
+    },
     {"electronic_structure"},
     {"calculator", "sources", "exporters", "transport", "pretrained", "validation"}
     | {"calculator_bands", "calculator_energies", "calculator_prediction"}
     | {"populations", "spin_states", "electronic_trajectory", "derivatives"}
-    | {"uncertainty", "uncertainty_levels", "uncertainty_ranking"},
+    | {"uncertainty", "uncertainty_levels", "uncertainty_ranking", "workflow"},
     {"cli", "trainers"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

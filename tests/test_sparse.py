@@ -20,12 +20,13 @@ from ase_deeph import AtomPairs, ElectronicStructure, OrbitalBasis, RealSpaceMat
 from ase_deeph.basis import SpeciesBasis
 from ase_deeph.dos import gaussian_dos, mulliken_weights
 from ase_deeph.occupation import Smearing, fill
-from ase_deeph.sparse import krylov, states
+from ase_deeph.sparse import krylov, mumps_library, states
 from ase_deeph.sparse.bands import NearBands, Request
 from ase_deeph.sparse.checkpoint import Checkpoint
 from ase_deeph.sparse.factorisation import UnstableFactorisation, chosen_engine, factorise
 from ase_deeph.sparse.fermi import CountingProblem, fermi_level_by_count
 from ase_deeph.sparse.kpm import mesh_fermi_level, moments
+from ase_deeph.sparse.mumps import mumps_found
 from ase_deeph.sparse.slepc import slepc_python, states_by_slepc
 from ase_deeph.sparse.states import Pencil, states_near, states_within
 
@@ -33,7 +34,7 @@ ENGINES = [
     "dense",
     "superlu",
     pytest.param("pardiso", marks=pytest.mark.skipif(find_spec("pypardiso") is None, reason="no pypardiso")),
-    pytest.param("mumps", marks=pytest.mark.skipif(find_spec("mumps") is None, reason="no python-mumps")),
+    pytest.param("mumps", marks=pytest.mark.skipif(mumps_found() is None, reason="no MUMPS")),
 ]
 
 
@@ -239,6 +240,22 @@ def test_moments_against_diagonalisation() -> None:
     assert 0 < error.max() < 5
     assert np.mean(off < 2 * error + 1e-6) > 0.8
     np.testing.assert_array_equal(random.samples, moments(p, 0.3, n_vectors=40, seed=2).samples)
+
+
+@pytest.mark.skipif(mumps_found() is None, reason="no MUMPS")
+def test_mumps_says_when_a_matrix_is_singular() -> None:
+    with pytest.raises(UnstableFactorisation):
+        factorise(sp.csr_matrix(np.diag([1.0, 0.0, 2.0])), "mumps")
+    p, levels = pencil(120, copies=3)
+    found = states_near(with_engine(p, "mumps"), float(levels[150]), 7)
+    np.testing.assert_allclose(found.energies, levels[found.first_band : found.first_band + 7], atol=1e-8)
+
+
+@pytest.mark.skipif(mumps_found() in (None, "python-mumps"), reason="not the system's MUMPS")
+def test_mumps_of_another_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mumps_library, "RELEASE", "9.9")
+    with pytest.raises(ModuleNotFoundError, match=r"expected release 9\.9"):
+        mumps_library.Instance(sp.csr_matrix(np.eye(3)))
 
 
 def test_bands_along_k_have_their_index(tmp_path: Path) -> None:

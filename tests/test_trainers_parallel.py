@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ pytest.importorskip("orbax.checkpoint")
 import jax
 
 from ase_deeph.io.model_file import read_model
+from tests.ports import free_port
 from tests.test_trainers_fit import toy_config
 from tests.training_data import toy_experiment
 from trainers.dataset import Batches
@@ -49,12 +49,6 @@ def launch(folder: Path, *several: str, devices: int = 1) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         cwd=Path(__file__).parents[1],
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

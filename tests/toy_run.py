@@ -7,9 +7,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ase_deeph.processes import join_processes
 from tests.training_data import TINY, toy_experiment
 from trainers.config import parse_config
-from trainers.devices import choose_devices, join_processes
+from trainers.devices import choose_devices
 from trainers.fit import Trainer
 
 

@@ -22,7 +22,7 @@ VERBS = {
     "bands": "band structure of a structure, as a picture, JSON or CSV",
     "dos": "density of states, as a picture, JSON or CSV",
     "fermi": "Fermi level, gap and electron count of a structure",
-    "predict": "H(R) and S(R) of a structure, in the DeepH format",
+    "predict": "H(R) and S(R) of a structure, or of each of many, in the DeepH format",
     "md": "molecular dynamics with gap, Fermi level and more of each frame",
     "transport": "transmission of a device between leads, as a table and a picture",
     "models": "the named models, and where each comes from",
@@ -94,7 +94,8 @@ def _run(arguments: Sequence[str]) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status.
 
-    0 success, 2 bad input (one line on stderr), 1 an error of ours, 130 interrupted; tracebacks with --debug.
+    0 success, 2 bad input (one line on stderr), 1 an error of ours, 3 where some of many structures failed,
+    130 interrupted; tracebacks with --debug.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

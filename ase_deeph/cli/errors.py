@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 _EXTRA_OF_PACKAGE = {
+    "distributed": "workflow",
     "gpaw": "gpaw",
     "kwant": "transport",
     "optax": "train",

@@ -63,20 +63,25 @@ def write_deeph(folder: str | Path, data: ReferenceData, *, own_basis: bool = Tr
     folder = Path(folder)
     if data.hamiltonian is None and data.overlap is None:
         raise ValueError(f"write_deeph({folder}): expected a Hamiltonian or an overlap, received neither")
-    hamiltonian, overlap = _on_common_pairs(data.hamiltonian, data.overlap)
+    hamiltonian, overlap = on_common_pairs(data.hamiltonian, data.overlap)
     with replaced_folder(folder) as partial:
-        _write_structure(partial / STRUCTURE, data.atoms)
-        write_object(partial / INFO, _info(data))
-        write_object(partial / REFERENCE, _reference(data))
+        write_beside_matrices(partial, data, own_basis=own_basis)
         if hamiltonian is not None:
             _write_matrix(partial / HAMILTONIAN, hamiltonian)
         if overlap is not None:
             _write_matrix(partial / OVERLAP, overlap)
-        if data.forces is not None:
-            write_forces(partial / FORCE, data)
-        basis = _basis_of(data)
-        if own_basis and basis.has_radial_functions:
-            write_basis_file(partial / BASIS, basis)
+
+
+def write_beside_matrices(folder: Path, data: ReferenceData, *, own_basis: bool = True) -> None:
+    """Every file of a folder but the matrices."""
+    _write_structure(folder / STRUCTURE, data.atoms)
+    write_object(folder / INFO, _info(data))
+    write_object(folder / REFERENCE, _reference(data))
+    if data.forces is not None:
+        write_forces(folder / FORCE, data)
+    basis = _basis_of(data)
+    if own_basis and basis.has_radial_functions:
+        write_basis_file(folder / BASIS, basis)
 
 
 @contextmanager
@@ -131,9 +136,10 @@ def write_basis_file(path: Path, basis: OrbitalBasis) -> None:
     partial.replace(path)
 
 
-def _on_common_pairs(
+def on_common_pairs(
     hamiltonian: RealSpaceMatrix | None, overlap: RealSpaceMatrix | None
 ) -> tuple[RealSpaceMatrix | None, RealSpaceMatrix | None]:
+    """H and S on the union of their pairs."""
     if hamiltonian is None or overlap is None or hamiltonian.pairs == overlap.pairs:
         return hamiltonian, overlap
     if len(hamiltonian.atoms) != len(overlap.atoms):

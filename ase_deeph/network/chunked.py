@@ -136,8 +136,8 @@ class ChunkedNetwork:
 
     def _batches(self, chunks: Chunks) -> Iterator[tuple[list[int], Any]]:
         """Chunks of each device at once: their numbers (the last ones repeat) and their arrays."""
-        for first in range(0, len(chunks), self.n_devices):
-            numbers = [min(first + d, len(chunks) - 1) for d in range(self.n_devices)]
+        for first in range(chunks.mine.start, chunks.mine.stop, self.n_devices):
+            numbers = [min(first + d, chunks.mine.stop - 1) for d in range(self.n_devices)]
             if self.mesh is None:
                 yield numbers, jax.device_put(chunks[first], self._device)
             else:
@@ -150,7 +150,10 @@ class ChunkedNetwork:
         return [rows[: chunks.n_home]] if self.mesh is None else [r[: chunks.n_home] for r in rows]
 
     def __call__(
-        self, chunks: Chunks, progress: Callable[[int], Any] = lambda done: None
+        self,
+        chunks: Chunks,
+        progress: Callable[[int], Any] = lambda done: None,
+        gather: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(positions of pairs, their blocks (n, M, M) in eV) of each chunk, each pair seen from its own side.
 
@@ -159,6 +162,7 @@ class ChunkedNetwork:
         Parameters
         ----------
         progress : told after each chunk and layer, with 1.
+        gather : (rows of the atoms' features of this process' chunks) -> those of all processes' chunks.
         """
         n_layers = self.network.config.n_blocks
         weights = self._everywhere(self._weights)
@@ -177,7 +181,7 @@ class ChunkedNetwork:
                     kept[batch] = e
                 gathered |= dict(zip(numbers, self._homes(x, chunks), strict=True))
                 progress(len(set(numbers)))
-            stacked = np.concatenate([gathered[n] for n in range(len(chunks))])
+            stacked = gather(np.concatenate([gathered[n] for n in chunks.mine]))
             if self.edges == "stored":
                 states.clear()
             states.append(self._everywhere(stacked))
@@ -199,4 +203,4 @@ class ChunkedNetwork:
 
 def n_steps(chunks: Chunks, network: Network) -> int:
     """How often `progress` is told in one run."""
-    return len(chunks) * (network.config.n_blocks + 2)
+    return len(chunks.mine) * (network.config.n_blocks + 2)

@@ -6,7 +6,7 @@ All chunks of a structure have one padded shape, so that one compiled function s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,20 +69,30 @@ class Chunks(Sequence[Chunk]):
     graph : the whole structure, unpadded, pairs in order of their first atom.
     groups : the home atoms of each chunk.
     ladder : padded shapes in use, so that a structure that moved asks for no new one.
+    mine : the chunks that this process runs, all if None; the graph needs the pairs of their atoms alone.
+    largest : the sizes that hold every process' chunks, given those of this one's.
     """
 
     def __init__(
-        self, graph: CrystalGraph, groups: Sequence[np.ndarray], ladder: ShapeLadder | None = None
+        self,
+        graph: CrystalGraph,
+        groups: Sequence[np.ndarray],
+        ladder: ShapeLadder | None = None,
+        *,
+        mine: range | None = None,
+        largest: Callable[[np.ndarray], np.ndarray] = lambda sizes: sizes,
     ) -> None:
         self.graph, self.groups = graph, tuple(groups)
+        self.mine = range(len(self.groups)) if mine is None else mine
         self._first = np.searchsorted(graph.i, np.arange(graph.n_atoms + 1))
         self._near = np.zeros(graph.n_pairs, dtype=bool)
         self._near[graph.near] = True
         self.n_home = bucket_size(max(len(group) for group in self.groups))
         self._row = np.empty(graph.n_atoms, dtype=np.int32)
+        self._local = np.empty(graph.n_atoms, dtype=np.int32)
         for n, group in enumerate(self.groups):
             self._row[group] = n * self.n_home + np.arange(len(group))
-        sizes = np.max([self._size(n) for n in range(len(self))], axis=0)
+        sizes = largest(np.max([self._size(n) for n in self.mine], axis=0))
         self.shape = (ladder or ShapeLadder()).fitting((int(sizes[0]) + 1, int(sizes[1]) + 1, int(sizes[2])))
 
     def __len__(self) -> int:
@@ -109,7 +119,7 @@ class Chunks(Sequence[Chunk]):
         """The n-th chunk, padded."""
         graph, home, pairs = self.graph, self.groups[n], self.pairs(n)
         halo = self._halo(n, pairs)
-        local = np.full(graph.n_atoms, -1, dtype=np.int32)
+        local = self._local
         local[home] = np.arange(len(home))
         local[halo] = self.n_home + np.arange(len(halo))
         species = np.zeros(self.n_home + len(halo), dtype=np.int32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ase_deeph.sparse.bands import BandEngine, NearBands, Progress, Request, ban
 from ase_deeph.sparse.factorisation import Engine
 from ase_deeph.sparse.fermi import CountedFermiLevel, CountingProblem, fermi_level_by_count
 from ase_deeph.sparse.kpm import MeshPart, mesh_dos, moments
+from ase_deeph.sparse.recursion import Backend
 from ase_deeph.sparse.states import Pencil
 
 _PENCILS = 4
@@ -78,6 +80,7 @@ def kernel_polynomial_dos(
     groups: np.ndarray | None = None,
     n_vectors: int | None = 64,
     seed: int = 0,
+    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Densities of states (n_spins, n_curves, n_energies) in states/eV and standard errors, see `ase_deeph.sparse.kpm`.
@@ -86,10 +89,10 @@ def kernel_polynomial_dos(
     ----------
     groups : (n_orbitals,) group of each orbital, for projections.
     n_vectors : random vectors at each k, 2 at least for a standard error (else NaN); None for exact traces.
+    backend : "scipy", "jax" or "auto", see `ase_deeph.sparse.kpm.moments`.
     """
-    parts = mesh_moments(
-        hamiltonian, overlap, mesh, width, groups=groups, n_vectors=n_vectors, seed=seed, progress=progress
-    )
+    options: dict[str, Any] = {"groups": groups, "n_vectors": n_vectors, "seed": seed, "backend": backend}
+    parts = mesh_moments(hamiltonian, overlap, mesh, width, progress=progress, **options)
     return mesh_dos(parts, 1 + (hamiltonian.spin == "collinear"), energies, width)
 
 
@@ -102,6 +105,7 @@ def mesh_moments(
     groups: np.ndarray | None = None,
     n_vectors: int | None = 64,
     seed: int = 0,
+    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Iterator[MeshPart]:
     """Moments of every spin and k-point one after the other, for `mesh_dos` and `mesh_fermi_level`.
@@ -115,7 +119,10 @@ def mesh_moments(
     total, done = n_spins * len(mesh), 0
     for spin in range(n_spins):
         for k, weight in enumerate(mesh.weights):
-            found = moments(pencil(spin, k), width, n_vectors=n_vectors, groups=groups, seed=seed + done)
+            seeded = seed + done
+            found = moments(
+                pencil(spin, k), width, n_vectors=n_vectors, groups=groups, seed=seeded, backend=backend
+            )
             done += 1
             if progress is not None:
                 progress(done, total)

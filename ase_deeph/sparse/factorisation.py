@@ -5,7 +5,7 @@ A = L D L† has as many negative eigenvalues as D, whatever L is.  `factorise` 
 "dense"    LAPACK's Bunch-Kaufman L D L†; always there, O(n²) memory
 "superlu"  SciPy's sparse LU without pivoting, whose pivots are D; always there
 "pardiso"  supernodal L D L† of Intel MKL, found through the optional package pypardiso
-"mumps"    supernodal L D L† of MUMPS, through the optional package python-mumps
+"mumps"    multifrontal L D L† of MUMPS, from the system's library or the optional package python-mumps
 "auto"     dense for small matrices, else the first of pardiso and mumps that is installed, else superlu
 """
 
@@ -73,9 +73,7 @@ def factorise(
 
         factors = Pardiso(a)
     else:
-        from ase_deeph.sparse.mumps import Mumps
-
-        factors = Mumps(a)
+        factors = _mumps(a)
     error, inverse = backward_error(a, factors)
     if not (error <= BACKWARD_ERROR and inverse <= largest_inverse):
         raise UnstableFactorisation(
@@ -102,18 +100,23 @@ def chosen_engine(n: int, engine: Engine = "auto") -> str:
         return engine
     if n <= _DENSE:
         return "dense"
-    return _supernodal() or ("dense" if n <= _DENSE_WITHOUT_SUPERNODES else "superlu")
+    return supernodal_engine() or ("dense" if n <= _DENSE_WITHOUT_SUPERNODES else "superlu")
 
 
 @cache
-def _supernodal() -> str | None:
-    for engine, distribution in (("pardiso", "pypardiso"), ("mumps", "python-mumps")):
-        try:
-            logger.info("sparse factorisations by %s (%s %s)", engine, distribution, version(distribution))
-        except PackageNotFoundError:
-            continue
-        return engine
-    return None
+def supernodal_engine() -> str | None:
+    """The first of pardiso and mumps that is installed, logged; None without either."""
+    from ase_deeph.sparse.mumps import mumps_found
+
+    try:
+        logger.info("sparse factorisations by pardiso (pypardiso %s)", version("pypardiso"))
+        return "pardiso"
+    except PackageNotFoundError:
+        found = mumps_found()
+    if found is None:
+        return None
+    logger.info("sparse factorisations by mumps (%s)", found)
+    return "mumps"
 
 
 def real_if_possible(a: sp.csr_matrix) -> sp.csr_matrix:
@@ -136,6 +139,18 @@ def backward_error(a: sp.csr_matrix, factors: Factorisation) -> tuple[float, flo
     norm = float(abs(a).sum(axis=1).max())
     error = np.abs(a @ x - b).max(axis=0) / (norm * np.abs(x).max(axis=0))
     return float(error.max()), float((np.linalg.norm(x, axis=0) / np.linalg.norm(b, axis=0)).max())
+
+
+def _mumps(a: sp.csr_matrix) -> Factorisation:
+    from ase_deeph.sparse.mumps import Mumps
+    from ase_deeph.sparse.mumps_library import MumpsError
+
+    try:
+        return Mumps(a)
+    except MumpsError as error:
+        if error.singular:
+            raise UnstableFactorisation(str(error)) from error
+        raise
 
 
 class _Dense:

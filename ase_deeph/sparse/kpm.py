@@ -15,18 +15,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.optimize import brentq
 from scipy.special import erfc
 
 from ase_deeph.occupation import Smearing
-from ase_deeph.sparse.polynomials import OverlapPowers, chebyshev_coefficients, chebyshev_nodes, lanczos_range
+from ase_deeph.sparse.polynomials import chebyshev_coefficients, chebyshev_nodes
+from ase_deeph.sparse.recursion import Backend, recursion_by
 from ase_deeph.sparse.states import Pencil
 
 _BLOCK = 16
 _SMALL_BLOCK = 400_000
 """Elements of a block of vectors up to which it is widened: short vectors are cheaper in company."""
-_MARGIN = 1.01
 _WIDTHS_PER_MOMENT = 6.0
 _RESOLVED = {"fermi-dirac": 9.0 / np.pi}
 _GAUSSIAN_RESOLVED = 4.5
@@ -123,6 +122,7 @@ def moments(
     n_vectors: int | None = 64,
     groups: np.ndarray | None = None,
     seed: int = 0,
+    backend: Backend = "auto",
     progress: Progress | None = None,
 ) -> Moments:
     """Moments enough for a Gaussian (or smearing) of that width.
@@ -130,9 +130,10 @@ def moments(
     Parameters
     ----------
     width : eV; the number of moments is 6 a / width.
-    n_vectors : random vectors, 2 at least for a standard error; None for the exact trace over all unit vectors
-        (n_orbitals of them).
+    n_vectors : random vectors, 2 at least for a standard error; None for the exact trace: over all unit vectors, or
+        where S^-1 H is dense by 2 √n_moments products of it.
     groups : (n_orbitals,) group of each orbital from 0, for projected densities; costs twice the products.
+    backend : "scipy", "jax" (products on JAX's default device) or "auto": JAX where that is not a CPU.
     progress : called with vectors done and their number.
 
     Raises
@@ -142,8 +143,11 @@ def moments(
     if not (np.isfinite(width) and width > 0 and (n_vectors is None or n_vectors > 0)):
         raise ValueError(f"moments: expected a positive width and vectors, received {width} and {n_vectors}")
     n = pencil.h.shape[0]
-    recursion = _Recursion(pencil)
+    recursion = recursion_by(pencil, backend)
     n_moments = int(np.ceil(_WIDTHS_PER_MOMENT * recursion.half_width / width)) // 2 * 2 + 2
+    traces = recursion.traces(n_moments) if n_vectors is None and groups is None else None
+    if traces is not None:
+        return Moments(traces[None, None], recursion.center, recursion.half_width, n, exact=True)
     random = np.random.default_rng(seed)
     total, samples = (n if n_vectors is None else n_vectors), []
     block = max(_BLOCK, min(256, _SMALL_BLOCK // n))
@@ -238,60 +242,6 @@ def _check_resolved(parts: Sequence[MeshPart], smearing: Smearing) -> None:
             f"Fermi level by moments: expected a smearing wider than {narrowest:.3f} eV, received "
             f"{smearing}; compute more moments"
         )
-
-
-class _Recursion:
-    """T_m(A) y of one pencil, with S^-1 and S^-1/2 as polynomials of S."""
-
-    def __init__(self, pencil: Pencil) -> None:
-        self._h, self._s = pencil.h, pencil.s
-        n, dtype = self._h.shape[0], np.result_type(self._h.dtype, self._s.dtype)
-        self._orthogonal = (self._s - sp.identity(n)).count_nonzero() == 0
-        if not self._orthogonal:
-            self._powers = OverlapPowers(self._s)
-        low, high, error = lanczos_range(self._operator, n, dtype, metric=lambda x: self._s @ x)
-        self.center = 0.5 * (low + high)
-        self.half_width = _MARGIN * (0.5 * (high - low) + error)
-
-    def _operator(self, x: np.ndarray) -> np.ndarray:
-        hx = self._h @ x
-        return hx if self._orthogonal else self._powers.inverse(hx)
-
-    def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return (self._operator(x) - self.center * x) / self.half_width
-
-    def moments(self, z: np.ndarray, n_moments: int, groups: np.ndarray | None) -> np.ndarray:
-        """(n_vectors, n_curves, n_moments)."""
-        y = z if self._orthogonal else self._powers.inverse_root(z.astype(self._s.dtype))
-        return self._projected(y, n_moments, groups) if groups is not None else self._total(y, n_moments)
-
-    def _projected(self, y: np.ndarray, n_moments: int, groups: np.ndarray) -> np.ndarray:
-        members = sp.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))))
-        left = (self._s @ y).conj()
-        before, now = y, self._scaled(y)
-        found = [members @ np.real(left * y)]
-        for _ in range(1, n_moments):
-            found.append(members @ np.real(left * now))
-            before, now = now, 2 * self._scaled(now) - before
-        return np.array(found).transpose(2, 1, 0)
-
-    def _total(self, y: np.ndarray, n_moments: int) -> np.ndarray:
-        """By μ_2m = 2 t_m† S t_m - μ_0 and μ_2m+1 = 2 t_m+1† S t_m - μ_1, t_m = T_m(A) y."""
-        found = np.empty((y.shape[1], n_moments))
-        before, now = y, self._scaled(y)
-        s_before = self._s @ before
-        found[:, 0] = _dots(y, s_before)
-        found[:, 1] = _dots(now, s_before)
-        for m in range(1, n_moments // 2):
-            s_now = self._s @ now
-            found[:, 2 * m] = 2 * _dots(now, s_now) - found[:, 0]
-            before, now = now, 2 * self._scaled(now) - before
-            found[:, 2 * m + 1] = 2 * _dots(now, s_now) - found[:, 1]
-        return found[:, None, :]
-
-
-def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.real(np.sum(x.conj() * y, axis=0))
 
 
 def _jackson(n: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Functions of a sparse Hermitian matrix by Chebyshev polynomials: S^-1 and S^-1/2 on blocks of vectors, and spectra.
+"""Functions of a Hermitian operator by Chebyshev polynomials on blocks of vectors, and ends of its spectrum.
 
 f(M) x = Σ_m c_m T_m((M - b)/a) x on an interval b ± a that holds the spectrum; only products M x are needed, so the
-memory is that of a few blocks of vectors, and a polynomial of S is Hermitian, which keeps recursions with it stable.
+memory is that of a few blocks of vectors.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.fft import dct
 from scipy.linalg import eigh_tridiagonal
 
@@ -38,12 +37,12 @@ class MatrixFunction:
 
     Parameters
     ----------
-    matrix : M, sparse.
+    apply : x -> M x for (n, n_vectors).
     low, high : ends of an interval that holds the spectrum.
     coefficients : (n,) c_m.
     """
 
-    matrix: sp.csr_matrix
+    apply: Operator
     low: float
     high: float
     coefficients: np.ndarray
@@ -51,7 +50,7 @@ class MatrixFunction:
     @classmethod
     def of(
         cls,
-        matrix: sp.csr_matrix,
+        apply: Operator,
         bounds: tuple[float, float],
         function: Callable[[np.ndarray], np.ndarray],
         tolerance: float,
@@ -61,7 +60,7 @@ class MatrixFunction:
         values = function(0.5 * (high + low) + 0.5 * (high - low) * chebyshev_nodes(_SAMPLES))
         c = chebyshev_coefficients(values)
         rest = np.cumsum(np.abs(c[::-1]))[::-1]
-        return cls(matrix, low, high, c[: max(int(np.sum(rest > tolerance * np.abs(values).max())), 1)])
+        return cls(apply, low, high, c[: max(int(np.sum(rest > tolerance * np.abs(values).max())), 1)])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """f(M) x for (n, n_vectors)."""
@@ -72,7 +71,7 @@ class MatrixFunction:
         return total
 
     def _scaled(self, x: np.ndarray) -> np.ndarray:
-        return (2 * (self.matrix @ x) - (self.high + self.low) * x) / (self.high - self.low)
+        return (2 * (self.apply(x)) - (self.high + self.low) * x) / (self.high - self.low)
 
 
 def lanczos_range(
@@ -103,29 +102,37 @@ def lanczos_range(
     return float(ritz[0]), float(ritz[-1]), error
 
 
-class OverlapPowers:
-    """S^-1 and S^-1/2 of one overlap, to a tolerance that a random vector confirms.
+def power(
+    apply: Operator,
+    ends: tuple[float, float, float],
+    exponent: float,
+    wrong: Callable[[MatrixFunction], float],
+    tolerance: float,
+) -> MatrixFunction:
+    """M^exponent of a positive M, on an interval lowered until a probe confirms that it holds the spectrum.
+
+    Parameters
+    ----------
+    ends : of `lanczos_range`.
+    exponent : -1 or -1/2.
+    wrong : relative error of the function on a vector that has a part of every eigenvector.
+    tolerance : of the polynomial, relative to its largest value; the probe may be wrong by 100 times the
+        condition number times that.
 
     Raises
     ------
-    ValueError : S is not positive, or so near singular that no polynomial of moderate degree inverts it.
+    ValueError : M is not positive, or so near singular that no polynomial of moderate degree inverts it.
     """
-
-    def __init__(self, s: sp.csr_matrix, tolerance: float = 1e-9) -> None:
-        n, dtype = s.shape[0], s.dtype
-        low, high, error = lanczos_range(lambda x: s @ x, n, dtype)
-        bounds = [max(low - error, 0.5 * low), high + error]
-        probe = np.random.default_rng(4).standard_normal((n, 1)).astype(dtype)
-        for _ in range(_HALVINGS):
-            if low <= 0 or bounds[0] < 1e-6 * high:
-                break
-            self.inverse = MatrixFunction.of(s, (bounds[0], bounds[1]), lambda x: 1 / x, tolerance)
-            wrong = float(np.linalg.norm(s @ self.inverse(probe) - probe) / np.linalg.norm(probe))
-            if wrong < 100 * tolerance * bounds[1] / bounds[0]:
-                self.inverse_root = MatrixFunction.of(s, (bounds[0], bounds[1]), lambda x: x**-0.5, tolerance)
-                return
-            bounds[0] *= 0.5
-        raise ValueError(
-            f"overlap: expected a positive matrix with a condition number below 1e6, received eigenvalues from "
-            f"{min(low, bounds[0]):.1e} to {high:.1e}; use an engine that factorises, or a smaller basis"
-        )
+    low, high, error = ends
+    bounds = [max(low - error, 0.5 * low), high + error]
+    for _ in range(_HALVINGS):
+        if low <= 0 or bounds[0] < 1e-6 * high:
+            break
+        function = MatrixFunction.of(apply, (bounds[0], bounds[1]), lambda x: x**exponent, tolerance)
+        if wrong(function) < 100 * tolerance * bounds[1] / bounds[0]:
+            return function
+        bounds[0] *= 0.5
+    raise ValueError(
+        f"overlap: expected a positive matrix with a condition number below 1e6, received eigenvalues from "
+        f"{min(low, bounds[0]):.1e} to {high:.1e}; use an engine that factorises, or a smaller basis"
+    )

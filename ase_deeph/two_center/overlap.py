@@ -57,7 +57,7 @@ def overlap(
     if missing not in ("raise", "drop"):
         raise ValueError(f"missing: expected 'raise' or 'drop', received {missing!r}")
     _check_atoms(atoms, basis)
-    complete = _complete_overlap(atoms, basis)
+    complete = complete_overlap(atoms, basis)
     if pairs is None:
         return complete
     if missing == "raise":
@@ -103,9 +103,9 @@ def _check_atoms(atoms: Atoms, basis: OrbitalBasis) -> None:
         raise ValueError("overlap: expected a structure with atoms, received an empty one")
 
 
-def _complete_overlap(atoms: Atoms, basis: OrbitalBasis) -> RealSpaceMatrix:
-    """S on every pair with an element above 1e-10."""
-    plan = OverlapPlan(atoms, basis)
+def complete_overlap(atoms: Atoms, basis: OrbitalBasis, n_first: int | None = None) -> RealSpaceMatrix:
+    """S on every pair with an element above 1e-10; with n_first, on those with one of so many first atoms."""
+    plan = OverlapPlan(atoms, basis, n_first)
     positions, cell = atoms.positions, atoms.cell.array
     projections = _projections(plan.bonds, basis, positions, cell, np)
     kept: list[tuple[np.ndarray, np.ndarray]] = []

@@ -99,9 +99,15 @@ class PairGroup:
 
 
 class OverlapPlan:
-    """The pairs and bonds of one structure, handed out in chunks of row atoms."""
+    """The pairs and bonds of one structure, handed out in chunks of row atoms.
 
-    def __init__(self, atoms: Atoms, basis: OrbitalBasis) -> None:
+    Parameters
+    ----------
+    n_first : pairs without one of the first so many atoms are left out; None: all pairs.
+    """
+
+    def __init__(self, atoms: Atoms, basis: OrbitalBasis, n_first: int | None = None) -> None:
+        self.n_first = len(atoms) if n_first is None else n_first
         symbols = atoms.get_chemical_symbols()
         self.present = sorted(set(symbols))
         self.species = np.searchsorted(self.present, symbols)
@@ -116,7 +122,7 @@ class OverlapPlan:
         distances = np.linalg.norm(pairs.displacements(atoms), axis=1)
         near = distances < limit[self.species[pairs.i], self.species[pairs.j]]
         keys = np.column_stack([pairs.i, pairs.j, pairs.R])[near | pairs.on_site]
-        return keys[self._is_leading(keys)]
+        return keys[self._is_leading(keys) & self._is_wanted(keys)]
 
     def _find_bonds(self, atoms: Atoms, basis: OrbitalBasis) -> Bonds | None:
         """Every orbital atom with the projector atoms it reaches; None without projectors."""
@@ -145,6 +151,10 @@ class OverlapPlan:
         first = np.argmax(difference != 0, axis=1)
         return difference[np.arange(len(keys)), first] >= 0
 
+    def _is_wanted(self, keys: np.ndarray) -> np.ndarray:
+        """Whether each key (i, j, R) joins one of the first atoms to any other."""
+        return keys[:, :2].min(axis=1) < self.n_first
+
     def chunks(self) -> Iterator[list[PairGroup]]:
         """All leading pairs, a bounded number of pairs and third atoms at a time."""
         n_atoms = len(self.species)
@@ -164,7 +174,7 @@ class OverlapPlan:
         triples = _Triples(*np.zeros((3, 0), dtype=np.int64))
         if self.bonds is not None:
             shared, left, right = self.bonds.joined(first_atom, last_atom)
-            leading = self._is_leading(shared)
+            leading = self._is_leading(shared) & self._is_wanted(shared)
             n_direct = len(keys)
             keys, where = _unique_keys(np.concatenate([keys, shared[leading]]))
             triples = _Triples(where[n_direct:], left[leading], right[leading])
