@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk, graphene, nanotube
+from ase.build import bulk, graphene, mx2, nanotube
 from ase.io import read
 from scipy.spatial.transform import Rotation
 
@@ -92,6 +92,17 @@ def test_silicon_has_the_gaps_of_its_dft():
     gap = calculator.get_electronic_structure(bulk("Si", "diamond", a=5.47)).band_gap()
     assert float(gap) == pytest.approx(1.318, abs=0.02)
     assert gap.direct == pytest.approx(2.808, abs=0.02)
+
+
+def test_mos2_has_the_gap_of_its_dft():
+    """GPAW, szp(loc.dzp), a = 3.18 Å, at K: 1.6686 eV; the highest occupied level at Γ 0.108 eV above that at K."""
+    atoms = mx2("MoS2", a=3.18, thickness=3.13, vacuum=5.0)
+    atoms.pbc = (True, True, False)
+    structure = DeepHCalculator("mos2-pbe", kpts=(6, 6, 1)).get_electronic_structure(atoms)
+    n = round(structure.n_electrons) // 2
+    levels = structure.eigenvalues([[1 / 3, 1 / 3, 0], [0, 0, 0]])[0]
+    assert levels[0, n] - levels[0, n - 1] == pytest.approx(1.6686, abs=0.01)
+    assert levels[1, n - 1] - levels[0, n - 1] == pytest.approx(0.108, abs=0.01)
 
 
 class TestDynamics:
