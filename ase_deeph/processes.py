@@ -25,6 +25,12 @@ def join_processes(coordinator: str, process: int | None, n_processes: int | Non
     """
     if coordinator != "auto" and (process is None or n_processes is None):
         raise ValueError("--coordinator HOST:PORT needs --process-id I and --num-processes N")
+    if coordinator == "auto" and (process, n_processes) != (None, None):
+        raise ValueError(
+            "--coordinator auto asks the batch system; leave --process-id and --num-processes out"
+        )
+    if coordinator != "auto" and not coordinator.rpartition(":")[2].isdigit():
+        raise ValueError(f"--coordinator: expected HOST:PORT or auto, received {coordinator!r}")
     try:
         if coordinator == "auto":
             jax.distributed.initialize()

@@ -53,6 +53,28 @@ def test_an_overlap_that_is_not_positive() -> None:
         overlap_inverse(sp.csr_matrix([[1.0, 1 - 1e-13], [1 - 1e-13, 1.0]]), "dense")
 
 
+@pytest.mark.parametrize("way", ["factors", "polynomial"])
+def test_one_small_eigenvalue_does_not_slip_through(way: str) -> None:
+    """A random vector holds 1/40 of its eigenvector: the probe must mind that much."""
+    random = np.random.default_rng(2)
+    values = np.concatenate([[1e-7], np.linspace(0.1, 1.0, 1599)])
+    reflector = random.standard_normal(1600)
+    reflector /= np.linalg.norm(reflector)
+    q = np.eye(1600) - 2 * np.outer(reflector, reflector)
+    with pytest.raises(ValueError, match="condition number"):
+        overlap_inverse(sp.csr_matrix(q @ (values[:, None] * q)), way)  # type: ignore[arg-type]
+
+
+def test_all_levels_at_one_energy() -> None:
+    """H = E S has a spectrum without width."""
+    for pencil in (Pencil.of(sp.csr_matrix([[2.0]]), None), Pencil.of(sp.csr_matrix((3, 3)), None)):
+        n = pencil.h.shape[0]
+        found = moments(pencil, 0.1, n_vectors=None)
+        energies = np.linspace(-3, 5, 801)
+        dos = np.asarray(found.dos(energies)[0]).ravel()
+        assert np.trapezoid(dos, energies) == pytest.approx(n, abs=0.01 * n)
+
+
 @pytest.mark.parametrize("way", ["dense", "factors", "polynomial"])
 def test_integrated_states_to_a_thousandth_of_the_orbitals(way: str) -> None:
     """Exact traces against the levels of LAPACK broadened alike, at every energy."""

@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from ase_deeph.cli.hosts import predict_together
     from ase_deeph.cli.many import are_many, predict_many
+    from ase_deeph.io.deeph import check_replaceable
 
     folder = Path(arguments.output)
     if folder.exists() and not folder.is_dir():
@@ -39,8 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(
             "--coordinator shares one structure among processes; many take --workers or --scheduler"
         )
+    if arguments.coordinator is not None and arguments.kpts is not None:
+        raise ValueError("--kpts: several processes write H and S without a Fermi level; leave it out")
     if many:
         return predict_many(arguments)
+    check_replaceable(folder)
     if arguments.coordinator is not None:
         predict_together(arguments)
     else:

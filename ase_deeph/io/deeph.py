@@ -93,7 +93,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     ValueError : `folder` holds files that are not of this format; nothing of a stranger is ever deleted.
     """
     folder = folder.resolve()
-    _check_replaceable(folder)
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.parent / f".{folder.name}.partial-{uuid.uuid4().hex[:8]}"
     partial.mkdir()
@@ -113,8 +113,9 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: Path) -> None:
     """ValueError unless the folder is absent, empty, or holds files of this format alone."""
+    folder = folder.resolve()
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import scipy.linalg as sl
@@ -87,6 +87,8 @@ def overlap_inverse(s: sp.csr_matrix, way: Way | None = None, engine: Engine = "
     ------
     ValueError : S is not positive, or too near singular.
     """
+    if way is not None and way not in get_args(Way):
+        raise ValueError(f"way: expected one of {', '.join(get_args(Way))} or None, received {way!r}")
     way = way or _chosen(s, engine)
     logger.info("S^-1 of %d orbitals, %d elements each: %s", s.shape[0], s.nnz // max(s.shape[0], 1), way)
     if way == "dense":
@@ -138,7 +140,7 @@ def inverse_root(s: sp.csr_matrix) -> MatrixFunction:
         return float(np.linalg.norm(s @ root(root(probe)) - probe) / np.linalg.norm(probe))
 
     ends = lanczos_range(lambda x: s @ x, s.shape[0], s.dtype)
-    return power(lambda x: s @ x, ends, -0.5, wrong, _ROOT_TOLERANCE)
+    return power(lambda x: s @ x, s.shape[0], ends, -0.5, wrong, _ROOT_TOLERANCE)
 
 
 def inverse_polynomial(s: sp.csr_matrix) -> Polynomial:
@@ -155,7 +157,7 @@ def inverse_polynomial(s: sp.csr_matrix) -> Polynomial:
 
         ends = lanczos_range(apply, s.shape[0], s.dtype, metric=lambda x: s @ x)
         if ends[0] - ends[2] > 0.1 * ends[1]:
-            function = power(apply, ends, -1.0, wrong, _TOLERANCE)
+            function = power(apply, s.shape[0], ends, -1.0, wrong, _TOLERANCE)
             logger.info("X S within %.3f to %.3f: %d terms", *ends[:2], len(function.coefficients))
             return Polynomial(s, local, function)
 
@@ -163,7 +165,7 @@ def inverse_polynomial(s: sp.csr_matrix) -> Polynomial:
         return float(np.linalg.norm(s @ p(probe) - probe) / np.linalg.norm(probe))
 
     ends = lanczos_range(lambda x: s @ x, s.shape[0], s.dtype)
-    return Polynomial(s, None, power(lambda x: s @ x, ends, -1.0, wrong_alone, _TOLERANCE))
+    return Polynomial(s, None, power(lambda x: s @ x, s.shape[0], ends, -1.0, wrong_alone, _TOLERANCE))
 
 
 def _probe(s: sp.csr_matrix) -> np.ndarray:

@@ -31,7 +31,7 @@ class Mumps:
     def __init__(self, a: sp.csr_matrix) -> None:
         self._n, self._is_complex = a.shape[0], np.iscomplexobj(a.data)
         matrix = sp.csr_matrix(sp.bmat([[a.real, -a.imag], [a.imag, a.real]])) if self._is_complex else a
-        self._factors = _Package(matrix) if not _has_library() and find_spec("mumps") else Instance(matrix)
+        self._factors = _Package(matrix) if not _has_library() and _has_package() else Instance(matrix)
         count = self._factors.n_negative
         self.n_negative = count // 2 if self._is_complex else count
 
@@ -65,7 +65,16 @@ def mumps_found() -> str | None:
     """What serves the engine here: the library, the package, or nothing."""
     if _has_library():
         return f"{library()._name}"
-    return "python-mumps" if find_spec("mumps") else None
+    return "python-mumps" if _has_package() else None
+
+
+def _has_package() -> bool:
+    """Whether python-mumps is installed: PyMUMPS, whose module has the same name, is another package."""
+    if find_spec("mumps") is None:
+        return False
+    import mumps
+
+    return hasattr(mumps, "Context")
 
 
 def _has_library() -> bool:

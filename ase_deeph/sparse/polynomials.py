@@ -17,6 +17,7 @@ Operator = Callable[[np.ndarray], np.ndarray]
 _SAMPLES = 4096
 _LANCZOS_STEPS = 40
 _HALVINGS = 24
+_PART_OF_ONE = 1e-3
 
 
 def chebyshev_coefficients(values: np.ndarray) -> np.ndarray:
@@ -64,10 +65,14 @@ class MatrixFunction:
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """f(M) x for (n, n_vectors)."""
-        before, now, total = x, self._scaled(x), self.coefficients[0] * x
-        for c in self.coefficients[1:]:
-            total += c * now
+        total = self.coefficients[0] * x
+        if len(self.coefficients) == 1:
+            return total
+        before, now = x, self._scaled(x)
+        total += self.coefficients[1] * now
+        for c in self.coefficients[2:]:
             before, now = now, 2 * self._scaled(now) - before
+            total += c * now
         return total
 
     def _scaled(self, x: np.ndarray) -> np.ndarray:
@@ -104,6 +109,7 @@ def lanczos_range(
 
 def power(
     apply: Operator,
+    n: int,
     ends: tuple[float, float, float],
     exponent: float,
     wrong: Callable[[MatrixFunction], float],
@@ -113,11 +119,12 @@ def power(
 
     Parameters
     ----------
+    n : its size.
     ends : of `lanczos_range`.
     exponent : -1 or -1/2.
     wrong : relative error of the function on a vector that has a part of every eigenvector.
     tolerance : of the polynomial, relative to its largest value; the probe may be wrong by 100 times the
-        condition number times that.
+        condition number times that, and by a thousandth of the part that a single eigenvector has of it.
 
     Raises
     ------
@@ -129,10 +136,10 @@ def power(
         if low <= 0 or bounds[0] < 1e-6 * high:
             break
         function = MatrixFunction.of(apply, (bounds[0], bounds[1]), lambda x: x**exponent, tolerance)
-        if wrong(function) < 100 * tolerance * bounds[1] / bounds[0]:
+        if wrong(function) < min(100 * tolerance * bounds[1] / bounds[0], _PART_OF_ONE / n**0.5):
             return function
         bounds[0] *= 0.5
     raise ValueError(
-        f"overlap: expected a positive matrix with a condition number below 1e6, received eigenvalues from "
+        f"overlap: expected a positive matrix with a condition number below about 1e5, received eigenvalues from "
         f"{min(low, bounds[0]):.1e} to {high:.1e}; use an engine that factorises, or a smaller basis"
     )

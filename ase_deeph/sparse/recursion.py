@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 Backend = Literal["auto", "scipy", "jax"]
 BACKENDS = ("auto", "scipy", "jax")
 _MARGIN = 1.01
+_NARROWEST = 1.0
+"""eV, half the width of the spectrum at least: of H = E S there is none."""
 _TRACE_BYTES = 5e8
 """Of the polynomials that an exact trace keeps."""
 
@@ -50,7 +52,7 @@ class Recursion:
                 self.dense = self.inverse.inverse(self.h.toarray())
         low, high, error = lanczos_range(self._operator, n, dtype, metric=lambda x: self.s @ x)
         self.center = 0.5 * (low + high)
-        self.half_width = _MARGIN * (0.5 * (high - low) + error)
+        self.half_width = max(_MARGIN * (0.5 * (high - low) + error), _NARROWEST)
 
     def moments(self, z: np.ndarray, n_moments: int, groups: np.ndarray | None) -> np.ndarray:
         """(n_vectors, n_curves, n_moments) of vectors z (n, n_vectors); groups (n,) as in `kpm.moments`."""

@@ -130,10 +130,14 @@ def _apply(f: _Function, left: _Sparse | None, s: _Sparse, x: jax.Array) -> jax.
 
     def step(m: jax.Array, state: tuple) -> tuple:
         before, now, total = state
-        return now, 2 * scaled(now) - before, total + f.coefficients[m] * now
+        before, now = now, 2 * scaled(now) - before
+        return before, now, total + f.coefficients[m] * now
 
-    state = x, scaled(x), f.coefficients[0] * x
-    return jax.lax.fori_loop(1, len(f.coefficients), step, state)[2]
+    total = f.coefficients[0] * x
+    if len(f.coefficients) == 1:
+        return total
+    first = scaled(x)
+    return jax.lax.fori_loop(2, len(f.coefficients), step, (x, first, total + f.coefficients[1] * first))[2]
 
 
 def _metric(parts: _Parts, x: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
     python benchmarks/sets/checksums.py DATA [--write]
 
-DATA holds graphene/, silicon/, water/ with the sets that `deeph dataset generate` made of the recipes here.  Without
+DATA holds graphene/, silicon/, ... with the sets that `deeph dataset generate` made of the recipes here.  Without
 --write they are compared with checksums.json beside this file; exit status 1 where one differs.  Geometry follows
 from the recipe alone: SHA-256 of names, elements, cells and positions to 1e-6 Å.  Labels come from an iterative
 solver: the mean |H| (eV) and |S| of a set must agree to 1e-5 of themselves.
