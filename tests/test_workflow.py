@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,55 @@ def test_bad_luck_is_tried_again_and_faults_are_reported(workers: Workers, tmp_p
     assert tries == {"good": 1, "unlucky": 2, "hopeless": 3, "wrong": 1, "old": 1}
 
 
+def deadly_work(name: str, folder: str) -> str:
+    """Kills its process always, or the first time; what dies after its work finds it there the next time."""
+    marker = Path(folder) / name
+    tried = marker.exists()
+    with marker.open("a") as file:
+        file.write("x")
+    if name == "killer" or (name in ("once", "written") and not tried):
+        os._exit(9)
+    return "there" if name == "written" else "done"
+
+
+@needs_dask
+def test_who_kills_workers_fails_and_no_other(tmp_path: Path) -> None:
+    names = ["a", "once", "b", "killer", "c", "written", "d", "e"]
+    found: list[Outcome] = []
+
+    def run() -> None:
+        items = [(name, str(tmp_path)) for name in names]
+        found.extend(run_all(deadly_work, items, workers=Workers(2), retries=1))  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout=150)
+    assert not thread.is_alive(), f"no end in sight; so far {found}"
+    outcomes = {outcome.name: outcome for outcome in found}
+    assert len(found) == len(names)
+    killer = outcomes.pop("killer")
+    assert killer.status == "failed"
+    assert "its worker died in the last of" in killer.reason
+    assert {name: o.status for name, o in outcomes.items()} == dict.fromkeys(set(names) - {"killer"}, "done")
+    assert 2 <= len((tmp_path / "killer").read_text()) <= 3
+    assert len((tmp_path / "once").read_text()) >= 2
+
+
+def lost_once(name: str, folder: str) -> str:
+    """Does its work, but its answer is lost."""
+    marker = Path(folder) / name
+    if marker.exists():
+        return "there"
+    marker.touch()
+    raise RuntimeError("the answer was lost")
+
+
+def test_what_an_earlier_try_made_counts_as_done(tmp_path: Path) -> None:
+    (tmp_path / "old").touch()
+    outcomes = run_all(lost_once, [("new", str(tmp_path)), ("old", str(tmp_path))], retries=1)  # type: ignore[arg-type]
+    assert [o.status for o in outcomes] == ["done", "there"]
+
+
 def test_items_are_read_while_tasks_run(tmp_path: Path) -> None:
     read: list[int] = []
 
@@ -81,7 +132,24 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         named_structures(tmp_path)
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'ase-deeph\[workflow\]'"):
-        list(run_all(toy_work, [("good", "")], workers=Workers(2)))  # type: ignore[arg-type]
+        run_all(toy_work, [("good", "")], workers=Workers(2))  # type: ignore[arg-type]
+    with pytest.raises(ModuleNotFoundError, match="workflow"):
+        predict_all([], tmp_path / "out", workers=Workers(2))
+    assert not (tmp_path / "out").exists()
+
+
+def test_equal_settings_compare_and_hash_as_equal() -> None:
+    mesh, density = {"density": 3.5, "gamma": True}, {"density": np.float64(3.5), "gamma": True}
+    for one, other in (
+        ((2, 2, 1), np.array([2, 2, 1])),
+        ([[0, 0, 0.5]], np.array([[0, 0, 0.5]])),
+        (mesh, density),
+    ):
+        a, b = Settings(kpts=one, occupations=mesh), Settings(kpts=other, occupations=mesh)
+        assert a == b
+        assert hash(a) == hash(b)
+    assert Settings(kpts=(2, 2, 1)) != Settings(kpts=np.array([2, 2, 2]))
+    assert all(type(k) is int for k in Settings(kpts=np.array([2, 2, 1])).kpts)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +217,42 @@ def test_a_second_call_goes_on_and_destroys_nothing(place: Path, capsys: pytest.
     (whole,) = predict_all([("a", frame)], "out", settings)
     assert whole.status == "done", "a folder without its Hamiltonian is not complete"
     assert json.loads((place / "out" / "a" / "reference.json").read_text())["info"]["request"]
+
+
+def test_files_of_another_origin_are_kept(place: Path, model: HamiltonianModel) -> None:
+    settings, frame = Settings("m.h5", kpts=np.array([2, 2, 1])), graphene(vacuum=6.0)
+    write_deeph(
+        place / "out" / "a", ReferenceData(atoms=frame, overlap=model.overlap(frame), basis=model.basis)
+    )
+    (place / "out" / "b").mkdir()
+    (place / "out" / "b" / "info.json").write_text("{}")
+    (place / "out" / "c").write_text("a file")
+    before = {p: p.read_bytes() for p in (place / "out").rglob("*") if p.is_file()}
+    found = list(predict_all([(name, frame) for name in "abc"], "out", settings))
+    assert [o.status for o in found] == ["failed"] * 3
+    assert all("files of another origin" in o.reason for o in found)
+    assert {p: p.read_bytes() for p in (place / "out").rglob("*") if p.is_file()} == before
+
+
+def test_a_replaced_model_is_read_again_and_never_in_the_middle(place: Path, model: HamiltonianModel) -> None:
+    settings, frame = Settings("m.h5", kpts=(2, 2, 1)), graphene(vacuum=6.0)
+    assert [o.status for o in predict_all([("old", frame)], "out", settings)] == ["done"]
+    begun = predict_all([("late", frame.repeat((2, 1, 1)))], "out", Settings("m.h5", kpts=(1, 1, 1)))
+    rng = np.random.default_rng(6)
+    other = {
+        k: rng.uniform(0.1, 0.9, size=np.shape(a)).astype(np.float32) for k, a in model.statistics.items()
+    }
+    replaced = HamiltonianModel(model.config, model.basis, model.params, other, {"name": "toy"})
+    replaced.save(place / "m.h5")
+    assert [o.status for o in predict_all([("new", frame)], "out", settings)] == ["done"]
+    old, new = (read_deeph(place / "out" / name).hamiltonian for name in ("old", "new"))
+    assert old is not None
+    assert new is not None
+    assert np.abs((new - replaced(frame)).entries).max() <= 1e-6
+    assert np.abs((new - old).entries).max() > 1e-3
+    (late,) = begun
+    assert late.status == "failed"
+    assert "do not replace a model during a run" in late.reason
 
 
 def test_names_of_folders_files_and_packed_datasets(place: Path, model: HamiltonianModel) -> None:

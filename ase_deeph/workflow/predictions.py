@@ -6,8 +6,8 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy as np
 from ase import Atoms
 
 from ase_deeph.calculator import DeepHCalculator
-from ase_deeph.io.deeph import HAMILTONIAN, INFO, REFERENCE, write_deeph
-from ase_deeph.pretrained import find
+from ase_deeph.io.deeph import HAMILTONIAN, INFO, OVERLAP, REFERENCE, STRUCTURE, write_deeph
+from ase_deeph.pretrained import find, named_models
 from ase_deeph.reference import ReferenceData
 from ase_deeph.workflow.tasks import Outcome, Status, Workers, run_all
 
@@ -34,7 +34,8 @@ class Settings:
     Parameters
     ----------
     model : a model's name or file; None: the one that ships.  Workers read it themselves.
-    dtype, device, kpts, occupations : as `DeepHCalculator` takes them; the last two for the Fermi level.
+    dtype, device, kpts, occupations : as `DeepHCalculator` takes them; the last two for the Fermi level.  Arrays
+        and lists become tuples, so that equal settings compare and hash as equal.
     """
 
     model: str | None = None
@@ -42,6 +43,14 @@ class Settings:
     device: str | None = None
     kpts: Any = None
     occupations: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kpts", _plain(self.kpts))
+        object.__setattr__(self, "occupations", _plain(self.occupations))
+
+    def __hash__(self) -> int:
+        rest = _hashable(self.kpts), _hashable(self.occupations)
+        return hash((self.model, self.dtype, self.device, *rest))
 
     def calculator(self) -> DeepHCalculator:
         """A calculator with these settings."""
@@ -64,7 +73,8 @@ def predict_all(
 ) -> Iterator[Outcome]:
     """Predict structures and write FOLDER/NAME for each; yields their outcomes as they end.
 
-    A folder of the same structure, model and settings is left alone ("there"); one of others is a failure.
+    A folder of the same structure, model and settings is left alone ("there"); one of others, or with files that
+    are not of such a prediction, is kept and reported as a failure.
 
     Parameters
     ----------
@@ -83,9 +93,13 @@ def predict_all(
     file = find(settings.model)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"-o {folder}: expected a folder, found a file of that name")
-    folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return run_all(partial(_predict, folder, settings, digest), structures, workers=workers, retries=retries)
+    if not any(known.ships and known.path == file for known in named_models().values()):
+        settings = replace(settings, model=str(file.absolute()))
+    work = partial(_predict, folder, settings, digest)
+    outcomes = run_all(work, structures, workers=workers, retries=retries)
+    folder.mkdir(parents=True, exist_ok=True)
+    return outcomes
 
 
 def prediction(
@@ -113,23 +127,61 @@ def _predict(
         raise atoms
     request = _request_key(atoms, settings, model_digest)
     found = _request_in(folder / name)
-    if found == request:
-        return "there"
-    if found is not None:
+    if found not in (None, request) and (folder / name / HAMILTONIAN).is_file():
         raise ValueError(
             f"{folder / name} holds the prediction of another structure, model or setting; give another -o, or "
             "delete it"
         )
-    data = prediction(_calculator(settings), atoms, {_REQUEST: request})
+    if found == request and _is_complete(folder / name):
+        return "there"
+    data = prediction(_calculator(settings, model_digest), atoms, {_REQUEST: request})
     write_deeph(folder / name, data)
     return "done"
 
 
-def _calculator(settings: Settings) -> DeepHCalculator:
-    """The calculator of this thread, made anew when the settings change."""
-    if getattr(_kept, "settings", None) != settings:
-        _kept.calculator, _kept.settings = settings.calculator(), settings
+def _calculator(settings: Settings, model_digest: str) -> DeepHCalculator:
+    """The calculator of this thread, made anew when the settings or the content of the model's file change."""
+    wanted = settings, model_digest
+    if getattr(_kept, "made_for", None) != wanted:
+        file = find(settings.model)
+        _check_digest(file, model_digest)
+        calculator = settings.calculator()
+        _check_digest(file, model_digest)
+        _kept.calculator, _kept.made_for = calculator, wanted
     return _kept.calculator
+
+
+def _check_digest(file: Path, expected: str) -> None:
+    """ValueError unless the file of a model, as this process sees it, is the one that was asked for."""
+    told = file.stat()
+    found = _digest(file, told.st_mtime_ns, told.st_size)
+    if found != expected:
+        raise ValueError(
+            f"model {file}: expected the file with SHA-256 {expected[:12]}..., which the run began with, found "
+            f"{found[:12]}...; do not replace a model during a run, and let all workers see the same file"
+        )
+
+
+@lru_cache(maxsize=8)
+def _digest(file: Path, mtime_ns: int, size: int) -> str:
+    """SHA-256 of a file, read once for each state of it."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and lists as nested tuples, NumPy's scalars as Python's; anything else as it is."""
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def _hashable(value: Any) -> Any:
+    """A plain value with frozen sets of pairs in place of mappings."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _hashable(v)) for key, v in value.items())
+    return tuple(_hashable(v) for v in value) if isinstance(value, tuple) else value
 
 
 def _request_key(atoms: Atoms, settings: Settings, model_digest: str) -> str:
@@ -145,12 +197,24 @@ def _request_key(atoms: Atoms, settings: Settings, model_digest: str) -> str:
 
 
 def _request_in(folder: Path) -> str | None:
-    """The request that a complete folder answers; "" where it does not say; None where there is none."""
-    if not folder.exists() or not any(folder.iterdir()):
+    """The request that a folder answers; None where there is no folder or an empty one.
+
+    Raises
+    ------
+    ValueError : files that are no prediction of this kind, or a file in place of the folder.
+    """
+    if not folder.exists():
         return None
-    if not all((folder / name).is_file() for name in (INFO, HAMILTONIAN)):
+    if folder.is_dir() and not any(folder.iterdir()):
         return None
     try:
         return str(json.loads((folder / REFERENCE).read_text())["info"][_REQUEST])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder}: expected nothing or an earlier prediction, found files of another origin; give another -o, "
+            "or move them"
+        ) from error
+
+
+def _is_complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (STRUCTURE, INFO, HAMILTONIAN, OVERLAP))
