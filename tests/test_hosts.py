@@ -23,7 +23,7 @@ from ase_deeph.model import HamiltonianModel
 from ase_deeph.processes import of_each_process, rows_of_all, together
 from ase_deeph.two_center.rows import images_within, overlap_rows
 from tests.ports import free_port
-from tests.toys import untrained
+from tests.toys import untrained_with_statistics
 
 BOUND = 1e-10
 PAIRS_PER_CHUNK = 150
@@ -41,12 +41,7 @@ def cell() -> Atoms:
 @pytest.fixture(scope="module")
 def model() -> HamiltonianModel:
     """An untrained network whose blocks are not all zero, with radial functions."""
-    toy = untrained()
-    rng = np.random.default_rng(5)
-    statistics = {
-        key: rng.uniform(0.1, 0.9, size=np.shape(a)).astype(np.float32) for key, a in toy.statistics.items()
-    }
-    return HamiltonianModel(toy.config, toy.basis, toy.params, statistics, {"name": "toy"})
+    return untrained_with_statistics()
 
 
 @pytest.fixture(scope="module")

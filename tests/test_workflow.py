@@ -21,7 +21,7 @@ from ase_deeph.cli.many import SOME_FAILED
 from ase_deeph.io import PackedWriter, read_deeph, write_deeph
 from ase_deeph.reference import ReferenceData
 from ase_deeph.workflow import Outcome, Settings, Workers, named_structures, predict_all, run_all
-from tests.toys import untrained
+from tests.toys import untrained_with_statistics
 
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="needs the extra 'workflow'"
@@ -154,12 +154,7 @@ def test_equal_settings_compare_and_hash_as_equal() -> None:
 
 @pytest.fixture(scope="module")
 def model() -> HamiltonianModel:
-    toy = untrained()
-    rng = np.random.default_rng(5)
-    statistics = {
-        key: rng.uniform(0.1, 0.9, size=np.shape(a)).astype(np.float32) for key, a in toy.statistics.items()
-    }
-    return HamiltonianModel(toy.config, toy.basis, toy.params, statistics, {"name": "toy"})
+    return untrained_with_statistics()
 
 
 @pytest.fixture
@@ -234,15 +229,11 @@ def test_files_of_another_origin_are_kept(place: Path, model: HamiltonianModel) 
     assert {p: p.read_bytes() for p in (place / "out").rglob("*") if p.is_file()} == before
 
 
-def test_a_replaced_model_is_read_again_and_never_in_the_middle(place: Path, model: HamiltonianModel) -> None:
+def test_a_replaced_model_is_read_again_and_never_in_the_middle(place: Path) -> None:
     settings, frame = Settings("m.h5", kpts=(2, 2, 1)), graphene(vacuum=6.0)
     assert [o.status for o in predict_all([("old", frame)], "out", settings)] == ["done"]
     begun = predict_all([("late", frame.repeat((2, 1, 1)))], "out", Settings("m.h5", kpts=(1, 1, 1)))
-    rng = np.random.default_rng(6)
-    other = {
-        k: rng.uniform(0.1, 0.9, size=np.shape(a)).astype(np.float32) for k, a in model.statistics.items()
-    }
-    replaced = HamiltonianModel(model.config, model.basis, model.params, other, {"name": "toy"})
+    replaced = untrained_with_statistics(6)
     replaced.save(place / "m.h5")
     assert [o.status for o in predict_all([("new", frame)], "out", settings)] == ["done"]
     old, new = (read_deeph(place / "out" / name).hamiltonian for name in ("old", "new"))

@@ -87,5 +87,15 @@ def untrained(seed: int = 0) -> HamiltonianModel:
     return HamiltonianModel(SMALL, basis, named, network.empty_statistics(), {"name": "untrained"})
 
 
+def untrained_with_statistics(seed: int = 5) -> HamiltonianModel:
+    """The same network with random means and scales, so that no block vanishes."""
+    toy, random = untrained(), np.random.default_rng(seed)
+    statistics = {
+        key: random.uniform(0.1, 0.9, size=np.shape(a)).astype(np.float32)
+        for key, a in toy.statistics.items()
+    }
+    return HamiltonianModel(toy.config, toy.basis, toy.params, statistics, {"name": "toy"})
+
+
 def _with_string_keys(tree: object) -> dict:
     return {str(k): _with_string_keys(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
