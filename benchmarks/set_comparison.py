@@ -64,12 +64,13 @@ def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
 
     from trainers.config import parse_config
     from trainers.experiment import prepare
-    from trainers.fit import Trainer
+    from trainers.fit import Trainer, running
 
-    experiment = prepare(parse_config(values))
-    cpu = time.process_time()
-    result = Trainer(experiment).run(resume=False)
-    cpu = time.process_time() - cpu
+    with running(config := parse_config(values)):
+        experiment = prepare(config)
+        cpu = time.process_time()
+        result = Trainer(experiment).run(resume=False)
+        cpu = time.process_time() - cpu
     return {
         "kind": values["network"]["kind"],
         "optimizer": values["optimizer"]["kind"],
@@ -99,6 +100,12 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.update(_ONE_THREAD)
     folder, data = Path(arguments.set), Path(arguments.data)
+    for kind in arguments.kinds:
+        begun = Path(arguments.work) / f"{folder.name}-{kind}"
+        if begun.exists():
+            parser.error(
+                f"{begun} holds a run already, and times are compared in one go; give another --work"
+            )
     jobs = [(configuration(folder, data, kind, arguments), data) for kind in arguments.kinds]
     context = multiprocessing.get_context("spawn")
     with context.Pool(len(jobs)) as pool:

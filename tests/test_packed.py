@@ -351,7 +351,8 @@ def test_trainers_read_packed_files(tmp_path: Path) -> None:
     pytest.importorskip("optax")
     from ase_deeph.network import NetworkConfig
     from tests.training_data import TINY, write_dataset
-    from trainers.structures import dataset_basis, fingerprint, load_structures
+    from trainers.bases import dataset_basis
+    from trainers.structures import fingerprint, load_structures
 
     root = write_dataset(tmp_path / "data", (1, 2))
     with PackedWriter(tmp_path / "set.h5") as writer:

@@ -13,12 +13,12 @@ pytest.importorskip("optax")
 
 from ase_deeph.network import NetworkConfig, build_network
 from tests.training_data import CUTOFF, TINY, hueckel, rattled_graphene, sp_basis, write_dataset
+from trainers.bases import dataset_basis
 from trainers.config import LossConfig, OptimizerConfig
 from trainers.dataset import Batches, choose_shapes, split
 from trainers.step import Steps
 from trainers.structures import (
     Structure,
-    dataset_basis,
     fingerprint,
     load_structures,
     make_structure,

@@ -22,6 +22,7 @@ from ase_deeph.network import NetworkConfig, build_network
 from tests.test_trainers_fit import toy_config
 from tests.training_data import TINY, sp_basis, toy_experiment
 from trainers import memory
+from trainers.bases import same_orbitals
 from trainers.committee import members, train_members
 from trainers.config import OptimizerConfig
 from trainers.domain import training_domain
@@ -29,7 +30,7 @@ from trainers.dryrun import costs
 from trainers.fit import Trainer, fit
 from trainers.log import read_log
 from trainers.optimizer import Optimizer, _kinds, schedule
-from trainers.transfer import same_orbitals, transfer
+from trainers.transfer import transfer
 
 NETWORK = NetworkConfig(**TINY)  # type: ignore[arg-type]
 

@@ -56,6 +56,11 @@ def run_fit(args: argparse.Namespace) -> None:
     from ase_deeph.processes import is_first_process, join_processes
 
     config, bar = _config(args), None if args.quiet else _bar
+    if args.coordinator is None and (args.process_id is not None or args.num_processes is not None):
+        raise ValueError(
+            "--process-id and --num-processes need --coordinator HOST:PORT; without it every process would train "
+            "alone into the same output"
+        )
     if args.coordinator is not None:
         join_processes(args.coordinator, args.process_id, args.num_processes)
     if args.dry_run:

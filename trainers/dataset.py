@@ -43,11 +43,29 @@ S = TypeVar("S", bound=_Named)
 def hold_out(structures: list[S], apart: list[S], fraction: float) -> tuple[list[S], list[S]]:
     """Training and validation structures: those kept apart, else a stable fraction of all (see split)."""
     if apart:
+        _warn_of_copies(structures, apart)
         return structures, apart
     kept, out = split([s.name for s in structures], fraction)
     if not out:
         log.warning("nothing is held out: errors are those of the training set")
     return [structures[n] for n in kept], [structures[n] for n in out]
+
+
+def _warn_of_copies(structures: Sequence[Any], apart: Sequence[Any]) -> None:
+    """A warning where validation structures are training structures too, by elements, geometry and moments."""
+
+    def geometry(s: Any) -> bytes:
+        parts = (s.graph.species, s.graph.vectors, getattr(s, "moments", np.zeros(0)))
+        return b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
+
+    known = {geometry(s) for s in structures}
+    copies = [s.name for s in apart if geometry(s) in known]
+    if copies:
+        log.warning(
+            "%d of %d validation structures are in the training set too (%s, ...): their errors are those of "
+            "training",
+            len(copies), len(apart), copies[0],
+        )  # fmt: skip
 
 
 @struct.dataclass

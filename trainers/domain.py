@@ -11,6 +11,7 @@ import numpy as np
 
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.domain import TrainingDomain
+from trainers.bases import holds
 
 if TYPE_CHECKING:
     from trainers.experiment import Experiment
@@ -45,15 +46,15 @@ def _of_structure(
 def training_domain(experiment: Experiment) -> dict[str, Any]:
     """The domain as JSON values: of the training structures, and of the model that training started from."""
     cutoff = experiment.config.network_config.cutoff
-    train = experiment.train
-    seen = range(len(train.structures)) if train.chosen is None else train.chosen
     spin = experiment.config.spin
     magnetic = spin is not None and spin.magnetic_cutoff is not None
-    structures = (train.structures[n] for n in seen)
+    structures = (experiment.train.structures[n] for n in experiment.seen)
     domain = structures_domain(structures, experiment.basis, cutoff, magnetic=magnetic)
     start = experiment.start
     before = None if start is None else start.domain
-    if start is not None and _fingerprint(start.provenance) == experiment.data_fingerprint:
+    if start is not None and not holds(experiment.basis, start.basis):
+        before = None  # of species or orbitals that this model does not know
+    elif start is not None and _fingerprint(start.provenance) == experiment.data_fingerprint:
         before = None  # the same structures again
     return (domain if before is None else domain | before).to_dict()
 

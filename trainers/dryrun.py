@@ -13,6 +13,7 @@ from trainers import memory
 from trainers.config import TrainingConfig
 from trainers.experiment import Experiment
 from trainers.fit import Progress, prepared, running
+from trainers.fitting import fitting_steps
 from trainers.step import Steps, TrainState
 
 _FORWARD_SHARE = 0.4
@@ -145,6 +146,7 @@ def costs(experiment: Experiment) -> DryRun:
     steps = experiment.steps
     state = steps.start(experiment.initial_params())
     statistics = steps.devices.replicate(dict(experiment.statistics()))
+    steps, _ = fitting_steps(experiment, steps, state, statistics)
     shapes, gradient = [], None
     for members, batches in experiment.train.kinds():
         cost, gradient = _cost(experiment, steps, state, statistics, members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from ase_deeph.model import HamiltonianModel
@@ -28,7 +26,7 @@ from trainers.energy_data import (
 )
 from trainers.energy_metrics import EnergyErrors
 from trainers.energy_step import EnergySteps
-from trainers.experiment import Experiment, Progress, read_start
+from trainers.experiment import Experiment, Progress, fingerprint_of, read_start
 from trainers.log import ENERGY_LOG, LogFormat
 
 log = logging.getLogger(__name__)
@@ -77,13 +75,10 @@ class EnergyExperiment(Experiment):
         fitted = self.network.fit_statistics(self.start.params, graphs, scale)
         return {"head": fitted, "backbone": self.start.params}
 
-    def identity(self) -> str:
-        """SHA-256 of what must be equal for a resumed run to equal an uninterrupted one, the model read included."""
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a resumed run to equal an uninterrupted one, the model read included."""
         assert self.start is not None
-        digest = hashlib.sha256(super().identity().encode())
-        for leaf in jax.tree.leaves(dict(self.start.params)):
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-        return digest.hexdigest()
+        return {**super().identity(), "start model": fingerprint_of(self.start.params)}
 
     def empty_statistics(self) -> Mapping[str, Any]:
         """Arrays of the shapes of `statistics`."""

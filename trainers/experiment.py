@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from ase_deeph import pretrained
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import build_network
+from trainers.bases import common_basis, holds, orbital_difference, same_orbitals
 from trainers.config import TrainingConfig
 from trainers.dataset import Batches, hold_out
 from trainers.devices import Devices, choose_devices
@@ -25,8 +27,8 @@ from trainers.log import HAMILTONIAN_LOG, LogFormat
 from trainers.metrics import MatrixErrors
 from trainers.provenance import describe_data, package_versions
 from trainers.step import Steps
-from trainers.structures import Structure, dataset_basis, fingerprint, load_structures, read_dataset
-from trainers.transfer import same_orbitals, transfer
+from trainers.structures import Structure, fingerprint, load_structures
+from trainers.transfer import transfer
 
 log = logging.getLogger(__name__)
 
@@ -106,13 +108,19 @@ class Experiment:
             provenance=self.provenance(domain=training_domain(self), **measured),
         )
 
+    @property
+    def seen(self) -> Sequence[int]:
+        """Which of the training structures the updates see: all, or a committee member's share."""
+        chosen = self.train.chosen
+        return range(len(self.train.structures)) if chosen is None else [int(n) for n in chosen]
+
     def empty_statistics(self) -> Mapping[str, Any]:
         """Arrays of the shapes of `statistics`."""
         return self.network.empty_statistics()
 
     @property
     def _transfers(self) -> bool:
-        """Whether the model to continue from has another basis."""
+        """Whether the model to continue from has other orbitals."""
         return self.start is not None and not same_orbitals(self.start.basis, self.basis)
 
     def initial_params(self) -> Mapping[str, Any]:
@@ -121,28 +129,34 @@ class Experiment:
             return self.network.init(self.config.training.seed)
         if not self._transfers:
             return self.start.params
+        name, known = self.config.training.start_from, self.start.basis
         taken = transfer(self.start, self.network, self.config.training.seed)
-        log.info("start_from %s: %s", self.config.training.start_from, taken)
+        log.info("start_from %s: %s", name, taken)
+        lost = [s for s in known if s not in self.basis]
+        if lost:
+            log.warning("start_from %s: the data hold no %s, which the new model will not know", name, lost)
+        if any(orbital_difference(known[s], self.basis[s]) for s in known if s in self.basis):
+            log.warning("start_from %s: its orbitals are not those of the data; expect a slow start", name)
         return taken.params
 
     def statistics(self) -> Mapping[str, Any]:
         """Target statistics: of a model of this basis to continue from, or fitted on (a subset of) the training set."""
         if self.start is not None and not self._transfers:
             return self.start.statistics
-        structures = self.train.structures
+        structures = [self.train.structures[n] for n in self.seen]
         count = min(self.config.data.statistics_structures, len(structures))
         chosen = np.unique(np.linspace(0, len(structures) - 1, count).round().astype(int))
         return self.network.fit_statistics((structures[n].graph, structures[n].target) for n in chosen)
 
-    def identity(self) -> str:
-        """SHA-256 of what must be equal for a resumed run to equal an uninterrupted one."""
-        values = self.config.model_dump(exclude_defaults=True)
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a resumed run to equal an uninterrupted one, as JSON values by name."""
+        values = self.config.model_dump(mode="json", exclude_defaults=True)
         kept: dict[str, Any] = {k: v for k, v in values.items() if k not in _FREE_TO_CHANGE}
         if "potential" in kept:
             kept["potential"] = {k: v for k, v in kept["potential"].items() if k not in _BUDGET}
         kept["training"] = {k: v for k, v in values.get("training", {}).items() if k in _FIXED_IN_TRAINING}
-        kept["data_fingerprint"] = self.data_fingerprint
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+        held = sorted(s.name for s in self.validation.structures) if self.held_out else []
+        return {**kept, "labels": self.data_fingerprint, "held out": held}
 
     def provenance(self, **measured: Any) -> dict[str, Any]:
         """Where a model of this run comes from: config, data, versions and what was measured."""
@@ -158,7 +172,7 @@ class Experiment:
             "config": config,
             "dataset": {
                 "fingerprint": self.data_fingerprint,
-                "n_training": len(self.train.structures),
+                "n_training": len(self.seen),
                 "n_validation": len(self.validation.structures) if self.held_out else 0,
                 **describe_data(s.info for s in self.train.structures),
             },
@@ -166,6 +180,14 @@ class Experiment:
             **({"continued_from": inherited} if inherited else {}),
             **measured,
         }
+
+
+def fingerprint_of(params: Mapping[str, Any]) -> str:
+    """SHA-256 of the numbers of a tree of parameters."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(dict(params)):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def read_start(config: TrainingConfig, *, for_head: bool = False) -> HamiltonianModel | None:
@@ -177,7 +199,7 @@ def read_start(config: TrainingConfig, *, for_head: bool = False) -> Hamiltonian
     """
     if config.training.start_from is None:
         return None
-    model = HamiltonianModel.load(config.path(config.training.start_from))
+    model = pretrained.load(_model_file(config.path(config.training.start_from)))
     stated = bool(config.network) or not for_head
     if stated and model.config != config.network_config:
         remedy = "leave [network] out" if for_head else "copy its values"
@@ -186,6 +208,11 @@ def read_start(config: TrainingConfig, *, for_head: bool = False) -> Hamiltonian
             f"{config.network_config.to_dict()}; {remedy}"
         )
     return model
+
+
+def _model_file(path: Path) -> str:
+    """A path that is there, else what it ends in, which may be the name of a model that ships."""
+    return str(path) if path.exists() or path.name not in pretrained.named_models() else path.name
 
 
 def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items) -> Experiment:
@@ -197,9 +224,10 @@ def prepare(config: TrainingConfig, progress: Progress = lambda items, _: items)
     """
     network_config, data = config.network_config, config.data
     roots = [config.path(p) for p in data.train]
-    basis = dataset_basis(roots[0], (item for _, item in read_dataset(roots)))
+    basis, start = common_basis(roots, [config.path(p) for p in data.validation]), read_start(config)
+    if start is not None and holds(start.basis, basis):
+        basis = start.basis
     network = build_network(network_config, basis)
-    start = read_start(config)
     dtype = np.float64 if config.training.precision == "float64" else np.float32
 
     states = None

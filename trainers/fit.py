@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import time
@@ -20,6 +22,7 @@ from trainers.config import TrainingConfig
 from trainers.devices import from_first_process
 from trainers.energy_experiment import prepare_energy
 from trainers.experiment import Experiment, prepare
+from trainers.fitting import fitting_steps
 from trainers.folder import RunFolder
 from trainers.optimizer import schedule
 from trainers.phases import hamiltonian_phase, head_phase, trains_hamiltonian_first
@@ -70,6 +73,9 @@ class Trainer:
         while not reason:
             self._epoch()
             reason = self._why_stop()
+        unjudged = math.isinf(self.standing.best) and self.standing.epoch > 0
+        if unjudged and not self._judge(self.validate()):
+            raise ValueError("training ended without a finite validation error; check the validation set")
         self._save_model(finished=reason)
         self.folder.draw()
         seconds = max(self.training_seconds, 1e-9)
@@ -104,23 +110,35 @@ class Trainer:
         self.state = self.steps.start(self.experiment.initial_params())
         self.best = jax.tree.map(np.array, self.state.average)
         replicate = self.steps.devices.replicate
+        identity = self.experiment.identity()
         if not there:
+            if resume:
+                log.warning("--resume: %s holds no checkpoint, this run starts at epoch 0", self.folder.path)
+            self.folder.begin(identity)
             self.statistics = replicate(dict(self.experiment.statistics()))
             return
+        self._refuse(self.folder.changes_since(identity))
         self.statistics = replicate(dict(self.experiment.empty_statistics()))
         tree = self.folder.restore(self._tree())
         if tree["identity"].tobytes() != self._identity().tobytes():
-            raise ValueError(
-                f"the run in {self.folder.path} was made with another config or other data; give another "
-                "output, or continue from its model with [training] start_from"
-            )
+            self._refuse("something")
         leaves = [jnp.array(tree["state"][key]) for key in sorted(tree["state"])]
         self.state = replicate(jax.tree.unflatten(jax.tree.structure(self.state), leaves))
         self.statistics, self.best = replicate(tree["statistics"]), tree["best"]
         self.standing = Standing.from_arrays(tree["standing"])
 
+    def _refuse(self, changes: str) -> None:
+        """ValueError where there are changes since the checkpoint."""
+        if changes:
+            raise ValueError(
+                f"the run in {self.folder.path} was made with another config or other data: {changes} changed; "
+                "give another output, or continue from its model with [training] start_from (a longer run: raise "
+                "max_minutes, which may change)"
+            )
+
     def _identity(self) -> np.ndarray:
-        return np.frombuffer(bytes.fromhex(self.experiment.identity()), dtype=np.uint8).astype(np.int32)
+        text = json.dumps(self.experiment.identity(), sort_keys=True)
+        return np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint8).astype(np.int32)
 
     def _tree(self) -> dict[str, Any]:
         """Everything a resumed run needs, as nested dicts of arrays."""
@@ -135,22 +153,9 @@ class Trainer:
     def _check_memory(self) -> None:
         """Compile for the largest shape; ValueError when its batches cannot fit, or remat where that is "auto"."""
         assert self.state is not None
-        members, wanted = self.experiment.train.kinds()[0][0], self.config.training.remat
-        batch = self.experiment.train.example(members, self.config.training.seed)
-        for remat in (False, True) if wanted == "auto" else (bool(wanted),):
-            if remat != self.steps.remat:
-                self.steps = replace(self.steps, remat=remat, compiled={})
-            compiled = self.steps.compile(self.state, self.statistics, batch)
-            complaint = memory.complaint(
-                memory.needed([compiled], self.state),
-                memory.free(self.steps.devices.first),
-                batch=self.config.training.batch,
-                pairs=self.experiment.train.shapes_of(members)[1],
-                remat=remat,
-            )
-            if not complaint:
-                return
-        raise ValueError(complaint)
+        self.steps, complaint = fitting_steps(self.experiment, self.steps, self.state, self.statistics)
+        if complaint:
+            raise ValueError(complaint)
 
     # -- budget
 
@@ -196,7 +201,7 @@ class Trainer:
             if better:
                 self._save_model()
             self._write_row(number, seen, errors)
-            if last or self.standing.epoch % training.checkpoint_every == 0:
+            if last or self._why_stop() or self.standing.epoch % training.checkpoint_every == 0:
                 self.folder.save(self.standing.epoch, self._tree())
             if self.standing.seconds - self._drawn > _SECONDS_BETWEEN_PICTURES:
                 self._drawn = self.standing.seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,12 @@ from trainers.checkpoint import Checkpoints
 from trainers.devices import from_first_process
 from trainers.log import HAMILTONIAN_LOG, LogFormat, TrainingLog, plot_learning_curve
 
+_IDENTITY = "run.json"
+_LONGEST = 600
+
 
 class RunFolder:
-    """The output folder: checkpoints, log.csv, model.h5, learning_curve.png.
+    """The output folder: checkpoints, log.csv, model.h5, learning_curve.png, and run.json, which a resume compares.
 
     Parameters
     ----------
@@ -40,6 +44,26 @@ class RunFolder:
         """Whether process 0 sees a complete checkpoint."""
         there = bool(self.checkpoints.epochs()) if is_first_process() else False
         return bool(from_first_process({"there": np.array(there)})["there"])
+
+    def begin(self, identity: Mapping[str, Any]) -> None:
+        """Write what a later resume must find unchanged."""
+        if is_first_process():
+            with self.writing("the output folder"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                partial = self.path / f".{_IDENTITY}.part"
+                partial.write_text(json.dumps(identity, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+                os.replace(partial, self.path / _IDENTITY)
+
+    def changes_since(self, identity: Mapping[str, Any]) -> str:
+        """What of an identity differs from that of the run which is here, on every process; "" for nothing."""
+        text = ""
+        file = self.path / _IDENTITY
+        if is_first_process() and file.is_file():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            text = ", ".join(_differences(before, json.loads(json.dumps(identity))))
+        encoded = text.encode()[:_LONGEST].ljust(_LONGEST, b" ")
+        received = from_first_process({"text": np.frombuffer(encoded, dtype=np.uint8)})["text"]
+        return received.tobytes().decode(errors="ignore").strip()
 
     def restore(self, template: dict[str, Any]) -> dict[str, Any]:
         """The newest checkpoint of process 0, on every process."""
@@ -87,14 +111,12 @@ class RunFolder:
         except (OSError, RuntimeError, ValueError) as error:
             complete = self.checkpoints.epochs() if os.access(self.path, os.R_OK) else []
             safe = (
-                f"continue with --resume, the checkpoint of epoch {complete[-1]} is complete"
+                f"make room there, or copy the folder elsewhere and give that as output, then continue with "
+                f"--resume, the checkpoint of epoch {complete[-1]} is complete"
                 if complete
-                else "start again, there is no checkpoint yet"
+                else "make room or give another output, then start again, there is no checkpoint yet"
             )
-            raise OSError(
-                f"{what} could not be written to {self.path}: {_reason(error)}; make room or give another "
-                f"output, then {safe}"
-            ) from error
+            raise OSError(f"{what} could not be written to {self.path}: {_reason(error)}; {safe}") from error
 
     def agree(self, error: OSError | None) -> None:
         """Stop on every process when process 0 could not write."""
@@ -103,6 +125,19 @@ class RunFolder:
             raise error
         if failed:
             raise OSError("process 0 could not write its files; its own message says why")
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    """The entries of nested dicts that differ, each with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = f"{name}." if name else ""
+        keys = sorted(set(before) | set(now))
+        return [d for k in keys for d in _differences(before.get(k), now.get(k), f"{inner}{k}")]
+    if before == now:
+        return []
+    texts = [f"{value!r}" for value in (before, now)]
+    short = all(len(text) <= 60 for text in texts)
+    return [f"{name} ({texts[0]} then, {texts[1]} now)" if short else name]
 
 
 def _reason(error: Exception) -> str:

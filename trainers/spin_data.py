@@ -161,6 +161,6 @@ def spin_fingerprint(structures: Iterable[SpinStructure]) -> str:
     digest = hashlib.sha256()
     for s in sorted(structures, key=lambda s: s.name):
         digest.update(s.name.encode())
-        for array in (s.graph.species, s.graph.vectors, s.moments, s.target):
+        for array in (s.graph.species, s.graph.vectors, s.moments, s.target, s.overlap):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

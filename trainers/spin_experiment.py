@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from ase_deeph.basis import OrbitalBasis
 from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import build_network
 from ase_deeph.spin import SpinHead, SpinNetwork
+from trainers.bases import common_basis, orbital_difference
 from trainers.config import TrainingConfig
 from trainers.dataset import Batches, hold_out
 from trainers.devices import choose_devices
 from trainers.domain import training_domain
-from trainers.experiment import Experiment, Progress, read_start
+from trainers.experiment import Experiment, Progress, fingerprint_of, read_start
 from trainers.spin_data import SpinStructure, load_spin_structures, pad_spin_batch, spin_fingerprint
 from trainers.spin_step import SpinSteps
-from trainers.structures import dataset_basis, read_dataset
 
 log = logging.getLogger(__name__)
 
@@ -94,13 +92,10 @@ class SpinExperiment(Experiment):
             statistics["frozen"] = self.start.params
         return statistics
 
-    def identity(self) -> str:
-        """SHA-256 of what must be equal for a resumed run to equal an uninterrupted one, the model read included."""
-        digest = hashlib.sha256(super().identity().encode())
-        if self.start is not None:
-            for leaf in jax.tree.leaves(dict(self.start.params)):
-                digest.update(np.ascontiguousarray(leaf).tobytes())
-        return digest.hexdigest()
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a resumed run to equal an uninterrupted one, the model read included."""
+        before = {} if self.start is None else {"start model": fingerprint_of(self.start.params)}
+        return {**super().identity(), **before}
 
     def model(
         self, params: Mapping[str, Any], statistics: Mapping[str, Any], **measured: Any
@@ -134,9 +129,9 @@ def _start(config: TrainingConfig) -> HamiltonianModel | None:
 
 
 def _same_basis(start: HamiltonianModel, basis: OrbitalBasis) -> None:
-    """ValueError unless the model has every species of a dataset with the same shells."""
+    """ValueError unless the model has every species of a dataset with the same orbitals."""
     for symbol in basis:
-        if symbol not in start.basis or start.basis.shells(symbol) != basis.shells(symbol):
+        if symbol not in start.basis or orbital_difference(start.basis[symbol], basis[symbol]):
             raise ValueError(
                 f"start_from: the model's basis {start.basis} does not hold {symbol} as the dataset does, "
                 f"{basis}; train from the start, or on data of the model's basis"
@@ -153,7 +148,7 @@ def prepare_spin(config: TrainingConfig, progress: Progress = lambda items, _: i
     assert config.spin is not None
     start, data = _start(config), config.data
     roots = [config.path(p) for p in data.train]
-    basis = dataset_basis(roots[0], (item for _, item in read_dataset(roots)))
+    basis = common_basis(roots, [config.path(p) for p in data.validation])
     if start is not None:
         _same_basis(start, basis)
         basis, config = start.basis, config.model_copy(update={"network": start.config.to_dict()})

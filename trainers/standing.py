@@ -104,7 +104,7 @@ class EpochSums:
         if not (np.isfinite(value) and np.isfinite(length)):
             raise FloatingPointError(
                 f"loss {value}, gradient {length} on structure {self._culprits(members, rows)}; check it, or "
-                "lower [optimizer] learning_rate and resume"
+                "lower [optimizer] learning_rate and train into another output"
             )
         self.losses.append(value)
         self.norms.append(length)

@@ -24,7 +24,6 @@ from trainers.slopes import Slope, middle, paired, slope
 
 __all__ = [
     "Structure",
-    "dataset_basis",
     "fingerprint",
     "load_structures",
     "make_structure",
@@ -64,30 +63,6 @@ class Structure:
     def size(self) -> tuple[int, int, int]:
         """(atoms, pairs, near pairs)."""
         return self.graph.n_atoms, self.graph.n_pairs, self.graph.n_near
-
-
-def dataset_basis(root: str | Path, data: Iterable[ReferenceData] = ()) -> OrbitalBasis:
-    """The basis of a dataset: root/basis.h5 with its radial functions, else that of its structures.
-
-    Raises
-    ------
-    ValueError : there is neither, or the file is damaged.
-    """
-    from ase_deeph.io.deeph import BASIS, read_basis_file
-
-    file = Path(root) / BASIS
-    if file.is_file():
-        return read_basis_file(file)
-    species = {}
-    for item in data:
-        basis = item.basis or (item.hamiltonian.basis if item.hamiltonian is not None else None)
-        species.update(dict(basis) if basis is not None else {})
-    if not species:
-        raise ValueError(f"dataset {root} has no basis.h5 and its structures name no orbitals")
-    basis = OrbitalBasis(species)
-    if not basis.has_radial_functions:
-        log.warning("dataset %s has no basis.h5: the model will carry no radial functions", root)
-    return basis
 
 
 def make_structure(
@@ -134,19 +109,23 @@ def checked_labels(
         raise ValueError(f"structure {name}: it has no {lacking}, which training needs")
     atoms = data.atoms
     for symbol in sorted(set(atoms.get_chemical_symbols())):
+        if symbol not in basis:
+            raise ValueError(
+                f"structure {name}: it holds {symbol}, and the training sets hold {', '.join(basis)} alone; "
+                f"add structures with {symbol} to [data] train, or leave this one out"
+            )
         found = data.hamiltonian.basis.shells(symbol)
         if found != basis.shells(symbol):
             raise ValueError(
                 f"structure {name}: shells of {symbol} are {found}, those of the dataset's basis "
                 f"{basis.shells(symbol)}; regenerate one of them"
             )
-    pairs = AtomPairs.from_atoms(atoms, cutoff)
-    target, dropped = _on_graph(name, data.hamiltonian, pairs, atoms, cutoff, tolerance)
-    overlap = data.overlap.restricted_to(pairs)
-    for what, matrix in (("Hamiltonian", target), ("overlap", overlap)):
+    for what, matrix in (("Hamiltonian", data.hamiltonian), ("overlap", data.overlap)):
         if not np.all(np.isfinite(matrix.entries)):
             raise ValueError(f"structure {name}: its {what} holds NaN or infinity; regenerate it")
-    return target, overlap, dropped
+    pairs = AtomPairs.from_atoms(atoms, cutoff)
+    target, dropped = _on_graph(name, data.hamiltonian, pairs, atoms, cutoff, tolerance)
+    return target, data.overlap.restricted_to(pairs), dropped
 
 
 def _on_graph(
@@ -215,6 +194,7 @@ def fingerprint(structures: Iterable[Structure]) -> str:
     for s in sorted(structures, key=lambda s: s.name):
         digest.update(s.name.encode())
         slopes = () if s.slope is None else (s.slope.direction, s.slope.hamiltonian)
-        for array in (s.graph.species, s.graph.vectors, s.target, *slopes):
+        states = () if s.states is None else (s.states.phases, *s.states.coefficients)
+        for array in (s.graph.species, s.graph.vectors, s.target, s.overlap, *slopes, *states):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from ase_deeph.basis import OrbitalBasis
 from ase_deeph.model import HamiltonianModel
 from ase_deeph.network import Network
 from ase_deeph.network.layout import OrbitalLayout
@@ -37,11 +36,6 @@ class Transfer:
             f"{len(self.taken)} parameter arrays taken, {len(self.extended)} extended by species, "
             f"{len(self.fresh)} fresh{f' ({shown})' if self.fresh else ''}, statistics refitted"
         )
-
-
-def same_orbitals(one: OrbitalBasis, other: OrbitalBasis) -> bool:
-    """Whether two bases have the same species with the same shells."""
-    return {s: one.shells(s) for s in one} == {s: other.shells(s) for s in other}
 
 
 def transfer(model: HamiltonianModel, network: Network, seed: int) -> Transfer:

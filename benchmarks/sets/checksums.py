@@ -3,9 +3,9 @@
     python benchmarks/sets/checksums.py DATA [--write]
 
 DATA holds graphene/, silicon/, ... with the sets that `deeph dataset generate` made of the recipes here.  Without
---write they are compared with checksums.json beside this file; exit status 1 where one differs.  Geometry follows
-from the recipe alone: SHA-256 of names, elements, cells and positions to 1e-6 Å.  Labels come from an iterative
-solver: the mean |H| (eV) and |S| of a set must agree to 1e-5 of themselves.
+--write they are compared with checksums.json beside this file; exit status 1 where one differs or is missing.
+Geometry follows from the recipe alone: SHA-256 of names, elements, cells and positions to 1e-6 Å.  Labels come
+from an iterative solver: the mean |H| (eV) and |S| of a set must agree to 1e-5 of themselves.
 """
 
 from __future__ import annotations
@@ -66,10 +66,19 @@ def main() -> int:
         for path in recipes
         if (arguments.data / path.parent.name / path.stem).is_dir()
     }
-    if arguments.write:
-        _FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        return 0
+    missing = [f"{p.parent.name}/{p.stem}" for p in recipes if f"{p.parent.name}/{p.stem}" not in found]
+    if not found:
+        parser.error(f"{arguments.data} holds none of the sets: expected folders such as {missing[0]} in it")
     expected, status = json.loads(_FILE.read_text(encoding="utf-8")), 0
+    for name in missing:
+        print(f"{name}: not in {arguments.data}")
+        status = 1
+    if arguments.write:
+        text = json.dumps(dict(sorted({**expected, **found}.items())), indent=1) + "\n"
+        partial = _FILE.with_suffix(".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(_FILE)
+        return 0
     for name, one in found.items():
         for line in differences(one, expected[name]) if name in expected else ["not in checksums.json"]:
             print(f"{name}: {line}")
