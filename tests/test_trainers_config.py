@@ -33,7 +33,9 @@ def test_defaults_and_relative_paths(tmp_path: Path) -> None:
         ({"training": {"epochs": 0}}, ["[training]", "epochs", "0"]),
         ({"data": {}}, ["[data]", "train", "missing"]),
         ({"network": {"cutoff": -1.0}}, ["[network]", "cutoff"]),
-        ({"network": {"cutoff": "wide"}}, ["[network]"]),
+        ({"network": {"cutoff": "wide"}}, ["[network]", "cutoff", "positive length", "'wide'"]),
+        ({"network": {"channels": "8"}}, ["[network]", "channels", "whole number", "'8'"]),
+        ({"training": {"epochs": 3, "seed": -1}}, ["[training]", "seed", "-1", "greater than or equal to 0"]),
     ],
 )
 def test_a_bad_config_is_one_clear_line(change: dict, words: list[str]) -> None:

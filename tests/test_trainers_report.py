@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -29,8 +30,9 @@ from ase_deeph.network import NetworkConfig, build_network
 from ase_deeph.reference import ReferenceData
 from tests.training_data import TINY, hueckel, rattled_graphene, sp_basis, write_dataset
 from trainers.comparison import Comparison
-from trainers.evaluate import evaluate
+from trainers.evaluate import _label, evaluate
 from trainers.log import COLUMNS
+from trainers.report import _finite
 from trainers.report_tally import LogHistogram, Parity, rank_correlation
 
 KPTS = (3, 3, 1)
@@ -393,7 +395,7 @@ def test_command_line_with_a_packed_set(
         "2x2x1",
     ]
     assert main([*words, "-o", str(tmp_path / "out"), "--quiet"]) == 0
-    assert "committee of 2" in capsys.readouterr().out
+    assert "committee of 2 (m<0> (model0.h5), m<1> (model1.h5))" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert found["n_members"] == 2
     assert [m["name"] for m in found["about"]["models"]] == ["m<0>", "m<1>"]
@@ -434,10 +436,49 @@ def test_bad_input_is_one_line(
     assert said.count("\n") == 1
 
 
-def test_members_of_different_bases_are_refused(dataset: Path) -> None:
-    other = tiny_model(0, OrbitalBasis({"C": SpeciesBasis((0, 0, 1), 4.0)}))
-    with pytest.raises(ValueError, match="committee: expected models of one basis"):
-        evaluate([tiny_model(0), other], dataset)
+@pytest.mark.parametrize(
+    ("species", "words"),
+    [
+        ({"C": SpeciesBasis((0, 0, 1), 4.0)}, "the shells .* of C differ"),
+        ({"C": sp_basis()["C"], "H": SpeciesBasis((0, 1), 1.0)}, "the elements C and C, H differ"),
+    ],
+)
+def test_members_of_different_bases_are_refused(
+    species: dict[str, SpeciesBasis], words: str, dataset: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{n}.h5" for n in "abc"]
+    for path, basis in zip(paths, (None, None, OrbitalBasis(species)), strict=True):
+        tiny_model(0, basis).save(path)
+    received = re.escape(f"received {paths[0]} and {paths[2]}, where ")
+    with pytest.raises(ValueError, match=f"expected models of one basis, {received}{words}"):
+        evaluate(paths, dataset)
+
+
+def test_members_that_agree_have_no_calibration(tmp_path: Path) -> None:
+    """By an error over no spread, that of rounding a mean of three, nothing is calibrated."""
+    one = write_dataset(tmp_path / "one", (1,))
+    report = evaluate([Near(1)] * 3, one, output=tmp_path / "out", kpts=(1, 1, 1))  # type: ignore[list-item]
+    found = report.to_dict()["calibration"]
+    assert found["error_over_spread"] is found["blocks"]["error_over_spread"] is None
+    assert found["rank_correlation_of_structures"] is found["blocks"]["rank_correlation"] is None
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<dt>error / spread, structures</dt><dd>–</dd>" in page
+    assert "<dt>error / spread, blocks</dt><dd>–</dd>" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("graphene", "graphene (model.h5)"), ("model", "model.h5"), ("unnamed", "model.h5"), ("", "model.h5")],
+)
+def test_a_model_is_called_by_its_name_and_file(name: str, label: str, tmp_path: Path) -> None:
+    model = tiny_model(0)
+    assert _label(replace(model, provenance={"name": name}), tmp_path / "model.h5") == label
+    assert _label(replace(model, provenance={"name": name})) == (name if label != "model.h5" else label[:5])
+
+
+def test_json_holds_numbers_only() -> None:
+    given = {"a": [np.nan, 1.0, (np.float64(np.inf), "nan")], "b": {"c": -np.inf, "d": 2, "e": None}}
+    assert _finite(given) == {"a": [None, 1.0, [None, "nan"]], "b": {"c": None, "d": 2, "e": None}}
 
 
 def test_a_single_sheet_has_no_calibration(dataset: Path, tmp_path: Path) -> None:

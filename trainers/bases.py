@@ -54,14 +54,13 @@ def common_basis(training: Sequence[Path], validation: Sequence[Path] = ()) -> O
     """
     species: dict[str, SpeciesBasis] = {}
     origin: dict[str, Path] = {}
-    for root in (*training, *validation):
+    for n, root in enumerate((*training, *validation)):
         found = dataset_basis(root, (item for _, item in read_dataset([root])))
         for symbol in found:
             if symbol not in species:
-                if root in validation:
-                    continue  # an unused species of its file; a used one is refused with its structure
-                species[symbol], origin[symbol] = found[symbol], root
-                continue
+                if n < len(training):
+                    species[symbol], origin[symbol] = found[symbol], root
+                continue  # of validation alone: its structures are refused by name, where there are any
             difference = orbital_difference(species[symbol], found[symbol])
             if difference:
                 raise ValueError(

@@ -20,6 +20,8 @@ WIDE_GAP = 1.0
 """Above this gap (eV) the window is measured from the band edges instead of the Fermi level."""
 INSULATOR = 0.1
 """Smallest reference gap on the mesh (eV) that counts as one; below, structures are metals."""
+SAME_OVERLAP = 1e-3
+"""Largest error of the model's own S that interpolation of radial functions explains; more is another basis."""
 DOS_WIDTH = 0.1
 DOS_STEP = 0.02
 BIN_WIDTH = 0.5
@@ -190,24 +192,35 @@ class Spectrum:
 
     Parameters
     ----------
-    gap, predicted_gap : of the reference and of the model.
+    gap, predicted_gap : of the reference and of the model; None where all bands are full.
     dos_error : ∫|D - D_DFT| dE / ∫D_DFT dE over the window, per cent of the states in it; the predicted
         levels are moved by the best common shift, both are broadened by DOS_WIDTH.
     """
 
-    gap: float
-    predicted_gap: float
+    gap: float | None
+    predicted_gap: float | None
     dos_error: float
 
     @property
     def is_insulator(self) -> bool:
-        """Whether the reference has a gap that counts."""
-        return self.gap > 1e3 * INSULATOR
+        """Whether the reference has a gap that counts, or no empty band at all."""
+        return _is_wide(self.gap)
 
     @property
     def same_character(self) -> bool:
         """Whether model and reference agree on metal or insulator."""
-        return self.is_insulator == (self.predicted_gap > 1e3 * INSULATOR)
+        return self.is_insulator == _is_wide(self.predicted_gap)
+
+    @property
+    def gap_error(self) -> float | None:
+        """|predicted - reference| in meV of an insulator; None for a metal and where all bands are full."""
+        if self.gap is None or self.predicted_gap is None or not self.is_insulator:
+            return None
+        return abs(self.predicted_gap - self.gap)
+
+
+def _is_wide(gap: float | None) -> bool:
+    return gap is None or gap > 1e3 * INSULATOR
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,10 +275,13 @@ class Comparison:
 
 
 def energy_window(reference: ElectronicStructure, window: float = WINDOW) -> tuple[float, float]:
-    """Energies (eV, scale of H) between which levels count: around the Fermi level, or around a wide gap."""
+    """Energies (eV, scale of H) between which levels count: around the Fermi level, or around a wide gap.
+
+    Where all bands are full, around the highest level.
+    """
     gap, fermi = reference.band_gap(), reference.fermi_level()
-    low, high = (gap.vbm, gap.cbm) if gap > WIDE_GAP else (fermi, fermi)
-    return low - window, high + window
+    edges = [edge for edge in (gap.vbm, gap.cbm) if np.isfinite(edge)] if gap > WIDE_GAP else [fermi]
+    return min(edges) - window, max(edges) + window
 
 
 def _near_levels(
@@ -320,10 +336,16 @@ def spectrum_errors(
     common = predicted.fermi_level() - reference.fermi_level() - 1e-3 * levels.fermi_to_bands
     ours, true = _dos(predicted, energies + common), _dos(reference, energies)
     return Spectrum(
-        gap=1e3 * float(reference.band_gap()),
-        predicted_gap=1e3 * float(predicted.band_gap()),
+        gap=_gap(reference),
+        predicted_gap=_gap(predicted),
         dos_error=100.0 * float(np.sum(np.trapezoid(np.abs(ours - true))) / np.sum(np.trapezoid(true))),
     )
+
+
+def _gap(structure: ElectronicStructure) -> float | None:
+    """The gap on the mesh, meV; None where there is no empty level."""
+    gap = float(structure.band_gap())
+    return 1e3 * gap if np.isfinite(gap) else None
 
 
 def _dos(structure: ElectronicStructure, energies: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ class RunConfig(_Section):
     max_minutes: float | None = Field(None, gt=0)
     """Wall time of the training loop, kept over resumes; the schedule follows the fraction used."""
     batch: int = Field(1, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
     checkpoint_every: int = Field(1, ge=1)
     validate_every: int = Field(1, ge=1)

@@ -17,6 +17,7 @@ from ase_deeph.model import HamiltonianModel
 from ase_deeph.reference import ReferenceData
 from ase_deeph.sources import Committee, Source
 from ase_deeph.uncertainty import HamiltonianSpread, mean_matrix
+from trainers.bases import orbital_difference
 from trainers.comparison import (
     Comparison,
     by_distance,
@@ -34,6 +35,8 @@ __all__ = ["Report", "compare", "evaluate"]
 
 log = logging.getLogger(__name__)
 
+UNNAMED = "unnamed"
+"""What a training without a name calls its model."""
 KPTS = {"density": 2.5, "gamma": True}
 Model = str | Path | HamiltonianModel | Source
 
@@ -51,9 +54,11 @@ def compare(
 
     Raises
     ------
-    ValueError : the reference lacks H or S, has another kind of spin than the model, or is of another basis.
+    ValueError : the reference lacks H or S, holds NaN, has another kind of spin than the model, or is of another
+        basis; or the members have different bases.
     """
     committee = model if isinstance(model, Committee) else Committee(model)
+    _one_basis(committee, [f"model {n} ({_label(m)})" for n, m in enumerate(committee.members, 1)])
     reference, overlap = _checked(name, data, committee)
     members = committee.predictions(reference.atoms)
     predicted = mean_matrix(members)
@@ -98,18 +103,28 @@ def _rms(matrix: RealSpaceMatrix) -> float:
 
 
 def _basis(committee: Committee) -> OrbitalBasis:
-    """The basis that all members share.
+    """The basis that all members share."""
+    return committee.members[0].basis  # type: ignore[attr-defined]
 
-    Raises
-    ------
-    ValueError : two members write H in different shells.
-    """
+
+def _one_basis(committee: Committee, names: Sequence[str]) -> None:
+    """ValueError, naming the two, where two members write H in different orbitals."""
     first, *others = (member.basis for member in committee.members)  # type: ignore[attr-defined]
-    for other in others:
-        for symbol in first:
-            if symbol not in other or other.shells(symbol) != first.shells(symbol):
-                raise ValueError(f"committee: expected models of one basis, received {first} and {other}")
-    return first
+    for name, other in zip(names[1:], others, strict=True):
+        difference = _difference(first, other)
+        if difference:
+            raise ValueError(
+                f"committee: expected models of one basis, received {names[0]} and {name}, where {difference}; "
+                "evaluate each alone"
+            )
+
+
+def _difference(one: OrbitalBasis, other: OrbitalBasis) -> str:
+    """How two bases differ, in words; "" where they are one."""
+    if set(one) != set(other):
+        return f"the elements {', '.join(sorted(one))} and {', '.join(sorted(other))} differ"
+    found = ((symbol, orbital_difference(one[symbol], other[symbol])) for symbol in one)
+    return next((f"{what} of {symbol} differ" for symbol, what in found if what), "")
 
 
 def _checked(name: str, data: ReferenceData, committee: Committee) -> tuple[RealSpaceMatrix, RealSpaceMatrix]:
@@ -119,12 +134,24 @@ def _checked(name: str, data: ReferenceData, committee: Committee) -> tuple[Real
         raise ValueError(
             f"structure {name}: expected H and S to compare with, received a folder without them"
         )
+    _check_finite(name, data)
     if data.hamiltonian.spin != spin:
         raise ValueError(
             f"structure {name}: the model's H has spin {spin!r}, the reference's {data.hamiltonian.spin!r}; "
             "evaluate on data of the model's kind"
         )
     return _in_basis(data.hamiltonian, basis), _in_basis(data.overlap, basis)
+
+
+def _check_finite(name: str, data: ReferenceData) -> None:
+    """ValueError where anything that is compared with is NaN or infinite."""
+    entries = {
+        what: None if matrix is None else matrix.entries
+        for what, matrix in (("Hamiltonian", data.hamiltonian), ("overlap", data.overlap))
+    }
+    for what, values in {**entries, "energy": data.energy, "array of forces": data.forces}.items():
+        if values is not None and not np.all(np.isfinite(values)):
+            raise ValueError(f"structure {name}: its {what} holds NaN or infinity; regenerate it")
 
 
 def _in_basis(matrix: RealSpaceMatrix, basis: OrbitalBasis) -> RealSpaceMatrix:
@@ -226,16 +253,17 @@ def evaluate(
     curves = learning_logs(given, logs)
     n_structures = _count(Path(dataset))
     committee = Committee(given)
-    _basis(committee)
+    labels = [_label(*pair) for pair in zip(committee.members, given, strict=True)]
+    _one_basis(committee, [_origin(*pair) for pair in zip(given, labels, strict=True)])
     items: Iterator = read_dataset([dataset])
     tally, comparisons = Tally(), []
     for name, data in items if bar is None else bar(items, "evaluating", n_structures):
         comparisons.append(compare(name, data, committee, kpts, tally=tally))
         log.info("%s: %s", name, comparisons[-1].to_dict())
-    label = _committee_label([_label(m) for m in given])
-    report = Report(
-        label, Path(dataset).name, tuple(comparisons), tally, len(given), kpts if kpts else dict(KPTS)
-    )
+    label, mesh = _committee_label(labels), kpts if kpts else dict(KPTS)
+    report = Report(label, Path(dataset).name, tuple(comparisons), tally, len(given), mesh)
+    for line in report.warnings():
+        log.warning("%s on %s: %s", label, dataset, line)
     if output is not None:
         pairs = {
             place: (c, band_pair(c.name, dataset, committee, kpts)) for place, c in report.chosen().items()
@@ -253,10 +281,19 @@ def _committee_label(names: list[str]) -> str:
     return f"committee of {len(names)} ({', '.join(distinct[:3])}{more})"
 
 
-def _label(model: Model) -> str:
-    if isinstance(model, (str, Path)):
-        return Path(model).name
-    provenance: Mapping[str, Any] = getattr(model, "provenance", {})
-    return str(
-        provenance.get("name", "model" if isinstance(model, HamiltonianModel) else type(model).__name__)
-    )
+def _label(member: Any, given: Any = None) -> str:
+    """The name that its training gave a model, with that of its file in brackets where they differ."""
+    provenance: Mapping[str, Any] = getattr(member, "provenance", {})
+    name = str(provenance.get("name", "")).strip()
+    name = "" if name == UNNAMED else name
+    if not isinstance(given, (str, Path)):
+        return name or ("model" if isinstance(member, HamiltonianModel) else type(member).__name__)
+    file = Path(given)
+    if not name or name in (file.name, file.stem):
+        return file.name
+    return f"{name} ({file.name})"
+
+
+def _origin(given: Any, label: str) -> str:
+    """Where a model came from: its path or registered name, else what it is called."""
+    return str(given) if isinstance(given, (str, Path)) else label

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,11 @@ class RunFolder:
 
     def changes_since(self, identity: Mapping[str, Any]) -> str:
         """What of an identity differs from that of the run which is here, on every process; "" for nothing."""
-        text = ""
-        file = self.path / _IDENTITY
+        text, file = "", self.path / _IDENTITY
         if is_first_process() and file.is_file():
-            before = json.loads(file.read_text(encoding="utf-8"))
-            text = ", ".join(_differences(before, json.loads(json.dumps(identity))))
+            with suppress(ValueError):  # a damaged file tells nothing; the checkpoint has a hash of the same
+                before = json.loads(file.read_text(encoding="utf-8"))
+                text = ", ".join(_differences(before, json.loads(json.dumps(identity))))
         encoded = text.encode()[:_LONGEST].ljust(_LONGEST, b" ")
         received = from_first_process({"text": np.frombuffer(encoded, dtype=np.uint8)})["text"]
         return received.tobytes().decode(errors="ignore").strip()

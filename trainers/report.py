@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -112,14 +113,24 @@ def write_report(
     folder : made where it does not exist.
     curves : name -> rows of a training log; no learning curve without any.
     """
-    metrics = {**report.to_dict(), "about": about(report, members)}
+    metrics = _finite({**report.to_dict(), "about": about(report, members)})
     figures = {name: _drawn(draw) for name, draw in _figures(report, metrics, bands, curves or {}).items()}
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, svg in figures.items():
         _write(folder / "figures" / f"{name}.svg", svg)
     _write(folder / "structures.csv", _csv(metrics["structures"]))
-    _write(folder / "metrics.json", json.dumps(metrics, indent=2, ensure_ascii=False, default=str).encode())
+    text = json.dumps(metrics, indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    _write(folder / "metrics.json", text.encode())
     _write(folder / "index.html", _page(metrics, figures).encode())
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -160,8 +171,10 @@ def _figures(
         "parity": lambda: report_figures.parity_figure(report.tally.parity, report.tally.sizes),
         "families": lambda: plots.family_figure(metrics["structures"]),
         "bands": lambda: plots.bands_figure(shown),
-        "gaps": lambda: plots.gap_figure(metrics["structures"]),
     }
+    gapped = [s for s in metrics["structures"] if None not in (s["gap_dft_meV"], s["gap_predicted_meV"])]
+    if gapped:
+        drawings["gaps"] = lambda: plots.gap_figure(gapped)
     if curves:
         drawings["learning"] = lambda: report_figures.learning_figure(curves)
     if metrics["calibration"]:
@@ -218,7 +231,9 @@ def _page(metrics: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
         ),
         (
             "Gaps",
-            shown("gaps", "Gaps on the k-mesh; structures right of the dotted line count as insulators."),
+            shown("gaps", "Gaps on the k-mesh; structures right of the dotted line count as insulators.")
+            if "gaps" in figures
+            else html.note("There are no gaps: all bands full in every structure."),
         ),
         ("Structures", html.structure_table(metrics["structures"])),
     ]
@@ -237,8 +252,10 @@ def _calibration(metrics: Mapping[str, Any], shown: Callable[[str, str], str]) -
         "members": metrics["n_members"],
         "rank correlation, structures": _correlation(found["rank_correlation_of_structures"]),
         "rank correlation, blocks": _correlation(blocks["rank_correlation"]),
-        "error / spread, structures": f"{found['error_over_spread']:.2f} (1 is calibrated; multiply the spread by it)",
-        "error / spread, blocks": f"{blocks['error_over_spread']:.2f}",
+        "error / spread, structures": _ratio(
+            found["error_over_spread"], " (1 is calibrated; multiply the spread by it)"
+        ),
+        "error / spread, blocks": _ratio(blocks["error_over_spread"]),
     }
     caption = (
         "True error of the committee's mean over the spread of its members (standard deviation, each member's own "
@@ -247,6 +264,10 @@ def _calibration(metrics: Mapping[str, Any], shown: Callable[[str, str], str]) -
         "members would give, error = spread / √(members − 1)."
     )
     return html.definitions(text) + shown("calibration", caption)
+
+
+def _ratio(value: float | None, meaning: str = "") -> str:
+    return "–" if value is None else f"{value:.2f}{meaning}"
 
 
 def _correlation(value: float | None) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from trainers.comparison import Comparison, LevelErrors, Sums
+from trainers.comparison import SAME_OVERLAP, Comparison, LevelErrors, Sums
 from trainers.energy_evaluation import pooled_energies
-from trainers.report_tally import Tally, rank_correlation
+from trainers.report_tally import Tally, error_over_spread, rank_correlation
 from trainers.spin_errors import pooled_spin, spin_lines
 
 
@@ -71,6 +71,7 @@ class Report:
             "gap": self._gaps(),
             "dos_error_percent": _mean_and_worst([c.spectrum.dos_error for c in self.comparisons]),
             "own_overlap": self._own_overlap(),
+            "warnings": self.warnings(),
             "calibration": self._calibration(),
             "energy": pooled_energies([(c.n_atoms, c.energy) for c in self.comparisons]),
             "spin": pooled_spin([c.spin for c in self.comparisons]),
@@ -94,12 +95,26 @@ class Report:
     def _gaps(self) -> dict[str, Any]:
         """Errors of the gap over the insulators, meV, and how often the character is right."""
         spectra = [c.spectrum for c in self.comparisons]
-        errors = [abs(s.predicted_gap - s.gap) for s in spectra if s.is_insulator]
+        errors = [s.gap_error for s in spectra if s.gap_error is not None]
         return {
             "n_insulators": len(errors),
+            "n_all_bands_full": sum(s.gap is None for s in spectra),
             "n_wrong_character": sum(not s.same_character for s in spectra),
             **{f"{k}_meV": v for k, v in (_mean_and_worst(errors) if errors else {}).items()},
         }
+
+    def warnings(self) -> list[str]:
+        """What makes the other numbers doubtful, one line each."""
+        found = {c.name: c.own_overlap["max_error"] for c in self.comparisons if c.own_overlap}
+        far = {name: error for name, error in found.items() if error > SAME_OVERLAP}
+        if not far:
+            return []
+        worst = max(far, key=lambda name: far[name])
+        return [
+            f"the model's own overlap differs from the reference's by up to {far[worst]:.1e} (structure {worst}; by "
+            f"more than {SAME_OVERLAP:g} in {len(far)} of {len(self.comparisons)}): the data were computed with other "
+            "radial functions than the model's"
+        ]
 
     def _own_overlap(self) -> dict[str, float] | None:
         tables = [c.own_overlap for c in self.comparisons]
@@ -116,9 +131,10 @@ class Report:
             return None
         spread = np.array([c.spread for c in self.comparisons])
         error = np.array([c.rms for c in self.comparisons])
+        ratio = error_over_spread(error, spread, np.ones(len(error)))
         return {
-            "rank_correlation_of_structures": rank_correlation(spread, error),
-            "error_over_spread": float(np.sqrt((error**2).mean() / max((spread**2).mean(), 1e-300))),
+            "rank_correlation_of_structures": None if ratio is None else rank_correlation(spread, error),
+            "error_over_spread": ratio,
             "blocks": self.tally.blocks(),
         }
 
@@ -145,6 +161,10 @@ class Report:
         if gap["n_insulators"]:
             of = f"gap, MAE ({gap['n_insulators']} insulators)"
             lines.append(f"  {of:<31}  {gap['mean_meV']:8.2f} {gap['worst_meV']:8.2f}")
+        if gap["n_all_bands_full"]:
+            lines.append(
+                f"  {'all bands full, no gap':<31}  {gap['n_all_bands_full']} of {d['n_structures']}"
+            )
         lines.append(f"  {'density of states, per cent':<31}  {dos['mean']:8.2f} {dos['worst']:8.2f}")
         if d["own_overlap"]:
             lines.append(

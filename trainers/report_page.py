@@ -25,6 +25,7 @@ body {{ font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "Helvetica Neue", A
 h1 {{ font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }}
 h2 {{ font-size: 1.2rem; margin: 2.2rem 0 .5rem; padding-top: .6rem; border-top: 1px solid #ddd; }}
 p, figcaption, dl {{ margin: .4rem 0; }}
+.warning {{ color: #a33000; font-weight: 600; }}
 .subtitle, figcaption, .note {{ color: #555; font-size: .9rem; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem .5rem; text-align: right; border-bottom: 1px solid #e5e5e5; vertical-align: top; }}
@@ -106,8 +107,13 @@ def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
+def warning(text: str) -> str:
+    """A remark that nobody shall overlook."""
+    return f'<p class="warning">Warning: {escape(text)}</p>'
+
+
 def summary(metrics: Mapping[str, Any]) -> str:
-    """The table that people look for first."""
+    """The table that people look for first, below what makes it doubtful."""
     levels, gap, dos = metrics["levels_meV"], metrics["gap"], metrics["dos_error_percent"]
     structures = metrics["structures"]
 
@@ -165,7 +171,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
             )
         )
     rows += _energy_rows(metrics.get("energy") or {})
-    return table(("quantity", "all", "worst structure", "how it is measured"), rows, text=(0, 3))
+    doubts = "".join(warning(line) for line in metrics["warnings"])
+    return doubts + table(("quantity", "all", "worst structure", "how it is measured"), rows, text=(0, 3))
 
 
 def _energy_rows(energy: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
@@ -195,13 +202,14 @@ def _energy_rows(energy: Mapping[str, float]) -> list[tuple[str, str, str, str]]
 
 
 def _gap_row(gap: Mapping[str, Any], n: int) -> tuple[str, str, str, str]:
-    count, wrong = gap["n_insulators"], gap["n_wrong_character"]
+    count, wrong, full = gap["n_insulators"], gap["n_wrong_character"], gap["n_all_bands_full"]
     return (
         "gap (meV)",
         number(gap["mean_meV"]) if count else "–",
         number(gap["worst_meV"]) if count else "–",
         f"mean |error| over the {count} of {n} structures with a DFT gap above {INSULATOR:g} eV on the k-mesh "
-        f"(a coarse one may miss where bands cross); {wrong} of {n} on the wrong side of that line",
+        f"(a coarse one may miss where bands cross); {wrong} of {n} on the wrong side of that line"
+        + (f"; all bands full, hence no gap, in {full} of {n}" if full else ""),
     )
 
 
@@ -230,6 +238,8 @@ def structure_table(structures: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any, key: str) -> str:
     if isinstance(value, str):
         return value
+    if value is None:
+        return "all bands full"
     if key.startswith("gap_"):
         return f"{1e-3 * value:.3f}" if value > 0 else "metal"
     return str(value) if isinstance(value, int) else number(value)

@@ -15,6 +15,8 @@ PARITY_WIDTH = 0.1
 """eV; side of the cells in which entries are counted for the parity plot."""
 LOWEST, HIGHEST, PER_DECADE = -8, 3, 10
 """Decades of eV that the logarithmic histograms reach over, and bins in each."""
+NO_SPREAD = 10.0**LOWEST
+"""eV; a committee whose spread is below this agrees, and no error can be measured by it."""
 _BASE = 2**31
 
 
@@ -123,6 +125,12 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float | None:
     return float(spearmanr(x, y).statistic)
 
 
+def error_over_spread(errors: np.ndarray, spreads: np.ndarray, weights: np.ndarray) -> float | None:
+    """Ratio of the root mean squares, both in eV; None where the members agree."""
+    error, spread = (float(np.sqrt(np.average(v**2, weights=weights))) for v in (errors, spreads))
+    return error / spread if spread > NO_SPREAD else None
+
+
 @dataclass
 class Tally:
     """The three histograms of an evaluation.
@@ -152,7 +160,7 @@ class Tally:
         return {
             "n_blocks": int(n.sum()),
             "rank_correlation": self.calibration.rank_correlation(),
-            "error_over_spread": float(np.sqrt((n * y**2).sum() / max((n * x**2).sum(), 1e-300))),
+            "error_over_spread": error_over_spread(y, x, n),
             "bins": [
                 {"spread_meV": 1e3 * float(a), "error_meV": 1e3 * float(b), "blocks": int(c)}
                 for a, b, c in zip(x, y, n, strict=True)

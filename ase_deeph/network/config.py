@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any, Literal
+
+_WHOLE = ("l_max", "channels", "pseudo_channels", "n_blocks", "n_heads", "n_radial", "hidden")
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,19 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("elct", "e3"):
             raise ValueError(f"network kind: expected 'elct' or 'e3', received {self.kind!r}")
-        if not self.cutoff > 0:
-            raise ValueError(f"network cutoff: expected a positive length in Å, received {self.cutoff}")
-        if self.message_cutoff is not None and not 0 < self.message_cutoff <= self.cutoff:
+        if not (_is_length(self.cutoff) and self.cutoff > 0):
+            raise ValueError(f"network cutoff: expected a positive length in Å, received {self.cutoff!r}")
+        reach = self.reach
+        if not (_is_length(reach) and 0 < reach <= self.cutoff):
             raise ValueError(
-                f"network message_cutoff: expected a length in (0, {self.cutoff}] Å, received {self.message_cutoff}"
+                f"network message_cutoff: expected a length in (0, {self.cutoff}] Å, received {reach!r}"
             )
-        for name in ("l_max", "channels", "pseudo_channels", "n_blocks", "n_heads", "n_radial", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network {name}: expected at least 1, received {getattr(self, name)}")
+        for name in _WHOLE:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"network {name}: expected a whole number, received {value!r}")
+            if value < 1:
+                raise ValueError(f"network {name}: expected at least 1, received {value}")
         if self.channels % self.n_heads or self.pseudo_channels % self.n_heads:
             raise ValueError(
                 f"network n_heads: expected a divisor of channels={self.channels} and "
@@ -73,6 +81,11 @@ class NetworkConfig:
         """From plain values; ValueError for a key that is not a field."""
         check_keys(cls, values, "network")
         return cls(**values)
+
+
+def _is_length(value: Any) -> bool:
+    """Whether a value is a finite real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_keys(config: type, values: Mapping[str, Any], what: str) -> None:
