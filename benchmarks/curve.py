@@ -50,9 +50,10 @@ def main() -> None:
         sys.stdout.write(f"{label}: error ~ n^{exponent:.2f}\n")
         axis.loglog(x, y, "o-", color="tab:blue")
         axis.set_xlabel(label)
-        axis.set_xticks(x, [f"{n:,.0f}" for n in x])
+        axis.set_xticks(x, [f"{n:g}" if n < 1000 else f"{n / 1000:,.0f} k" for n in x])
         axis.minorticks_off()
-    ticks = (0.35, 0.4, 0.5, 0.6, 0.8)
+    low, high = axes[0].get_ylim()
+    ticks = [t for t in np.arange(0.05, 2.0, 0.05).round(2) if low <= t <= high]
     axes[0].set_ylabel("validation MAE of H (meV)")
     axes[0].set_yticks(ticks, [f"{t:g}" for t in ticks])
     figure.savefig(arguments.output, dpi=130)
