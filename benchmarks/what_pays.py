@@ -5,8 +5,9 @@
 
 DATA holds train and validation, made by `deeph dataset generate` from the recipes beside fit.toml. A change is a name
 and, after a colon, keys of fit.toml with their values in TOML; `structures` is how many of the training set, by name.
-Changes that stand in the output already are not trained again; an unfinished one continues where it was. Run it
-with OMP_NUM_THREADS=1 to make the CPU seconds comparable. The validation set chooses; the test set is not read.
+Changes that stand in the output already are not trained again; an unfinished one continues where it was (its CPU
+seconds are then those of the last process alone). OMP_NUM_THREADS=1 makes CPU seconds, compilation included,
+comparable. The validation set chooses; the test set is not read.
 """
 
 from __future__ import annotations
@@ -55,13 +56,14 @@ def configuration(arguments: argparse.Namespace, name: str, change: dict[str, An
     count = int(change.get("structures", arguments.structures))
     values["data"]["train"] = [str(some_structures(data, count, work).absolute())]
     values["data"]["validation"] = [str((data / "validation").absolute())]
-    epochs = -(-arguments.updates // count)
     del values["training"]["max_minutes"]
-    values["training"] |= {"epochs": epochs, "validate_every": epochs}
     for key, value in change.items():
         if key != "structures":
             section, _, entry = key.partition(".")
             values[section][entry] = value
+    each = values["training"].get("batch", 1) * values["training"].get("accumulate", 1)
+    epochs = -(-arguments.updates // -(-count // each))
+    values["training"] |= {"epochs": epochs, "validate_every": epochs}
     values["output"] = str((work / name.replace(" ", "-").replace("/", "-")).absolute())
     return values
 

@@ -45,12 +45,11 @@ def dataset_basis(root: str | Path, data: Iterable[ReferenceData] = ()) -> Orbit
 
 
 def common_basis(training: Sequence[Path], validation: Sequence[Path] = ()) -> OrbitalBasis:
-    """Every species of the training sets; those of the validation sets must be among them.
+    """Every species of the training sets; what the validation sets say of them must agree.
 
     Raises
     ------
-    ValueError : two sets give one species other shells or other radial functions, or validation has a species
-        that training lacks.
+    ValueError : two sets give one species other shells or other radial functions.
     """
     species: dict[str, SpeciesBasis] = {}
     origin: dict[str, Path] = {}
