@@ -215,34 +215,6 @@ def test_buckets_are_few():
     assert all(bucket_size(n) >= n for n in range(1, 500))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"kind": "mlp"}, "expected 'elct' or 'e3'"),
-        ({"cutoff": -1.0}, "positive length"),
-        ({"n_heads": 3}, "divisor"),
-        ({"message_cutoff": 9.0}, "message_cutoff"),
-        ({"depth": 3}, "unknown key 'depth'"),
-        ({"n_blocks": 0}, "at least 1"),
-        ({"channels": "8"}, "channels: expected a whole number, received '8'"),
-        ({"hidden": 8.0}, "hidden: expected a whole number, received 8.0"),
-        ({"n_blocks": True}, "n_blocks: expected a whole number, received True"),
-        ({"n_radial": None}, "n_radial: expected a whole number, received None"),
-        ({"cutoff": "6"}, "cutoff: expected a positive length in Å, received '6'"),
-        ({"cutoff": True}, "cutoff: expected a positive length in Å, received True"),
-        ({"cutoff": float("inf")}, "cutoff: expected a positive length in Å, received inf"),
-        ({"message_cutoff": "3"}, "message_cutoff: expected a length in .* received '3'"),
-    ],
-)
-def test_bad_configurations(values, message):
-    with pytest.raises(ValueError, match=message):
-        NetworkConfig.from_dict(values)
-
-
-def test_a_length_may_be_any_real_number():
-    assert NetworkConfig(cutoff=6, message_cutoff=np.float64(3)).reach == 3
-
-
 def test_l_max_too_small_for_the_basis():
     with pytest.raises(ValueError, match="need at least 4"):
         build_network(NetworkConfig(l_max=2), BASIS)

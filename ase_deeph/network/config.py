@@ -5,10 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal
 
-_WHOLE = ("l_max", "channels", "pseudo_channels", "n_blocks", "n_heads", "n_radial", "hidden")
+_LEAST = {
+    "l_max": 1,
+    "channels": 1,
+    "pseudo_channels": 1,
+    "n_blocks": 1,
+    "n_heads": 1,
+    "n_radial": 2,
+    "hidden": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -48,19 +56,10 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("elct", "e3"):
             raise ValueError(f"network kind: expected 'elct' or 'e3', received {self.kind!r}")
-        if not (_is_length(self.cutoff) and self.cutoff > 0):
-            raise ValueError(f"network cutoff: expected a positive length in Å, received {self.cutoff!r}")
-        reach = self.reach
-        if not (_is_length(reach) and 0 < reach <= self.cutoff):
-            raise ValueError(
-                f"network message_cutoff: expected a length in (0, {self.cutoff}] Å, received {reach!r}"
-            )
-        for name in _WHOLE:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"network {name}: expected a whole number, received {value!r}")
-            if value < 1:
-                raise ValueError(f"network {name}: expected at least 1, received {value}")
+        check_length(self, "cutoff", "network")
+        if self.message_cutoff is not None:
+            check_length(self, "message_cutoff", "network", most=self.cutoff)
+        check_whole(self, _LEAST, "network")
         if self.channels % self.n_heads or self.pseudo_channels % self.n_heads:
             raise ValueError(
                 f"network n_heads: expected a divisor of channels={self.channels} and "
@@ -83,9 +82,25 @@ class NetworkConfig:
         return cls(**values)
 
 
-def _is_length(value: Any) -> bool:
-    """Whether a value is a finite real number; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def check_length(config: Any, name: str, what: str, *, most: float = math.inf) -> None:
+    """Make a field of a frozen config a float; ValueError unless it is a length in (0, most] Å."""
+    value = getattr(config, name)
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and 0 < value <= most):
+        expected = "a positive length" if math.isinf(most) else f"a length in (0, {most}]"
+        raise ValueError(f"{what} {name}: expected {expected} in Å, received {value!r}")
+    object.__setattr__(config, name, float(value))
+
+
+def check_whole(config: Any, least: Mapping[str, int], what: str) -> None:
+    """Make fields of a frozen config ints, NumPy's too; ValueError for no whole number and for one below its least."""
+    for name, smallest in least.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ValueError(f"{what} {name}: expected a whole number, received {value!r}")
+        if value < smallest:
+            raise ValueError(f"{what} {name}: expected at least {smallest}, received {value}")
+        object.__setattr__(config, name, int(value))
 
 
 def check_keys(config: type, values: Mapping[str, Any], what: str) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ase_deeph.network.config import check_keys
+from ase_deeph.network.config import check_keys, check_length, check_whole
+
+_LEAST = {"backbone_blocks": 0, "l_max": 1, "channels": 1, "n_blocks": 1, "n_radial": 2, "hidden": 1}
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,8 @@ class EnergyConfig:
     hidden: int = 48
 
     def __post_init__(self) -> None:
-        if not self.cutoff > 0:
-            raise ValueError(f"potential cutoff: expected a positive length in Å, received {self.cutoff}")
-        if self.backbone_blocks < 0:
-            raise ValueError(
-                f"potential backbone_blocks: expected 0 or more, received {self.backbone_blocks}"
-            )
-        for name in ("l_max", "channels", "n_blocks", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"potential {name}: expected at least 1, received {getattr(self, name)}")
-        if self.n_radial < 2:
-            raise ValueError(f"potential n_radial: expected at least 2, received {self.n_radial}")
+        check_length(self, "cutoff", "potential")
+        check_whole(self, _LEAST, "potential")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ase_deeph.network.config import NetworkConfig, check_keys
+from ase_deeph.network.config import NetworkConfig, check_keys, check_length, check_whole
+
+_LEAST = {"channels": 1, "pseudo_channels": 1, "n_heads": 1, "n_radial": 2, "hidden": 1}
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,9 @@ class SpinConfig:
             raise ValueError(f"spin kind: expected 'collinear' or 'spinor', received {self.kind!r}")
         if self.magnetic_cutoff is None and self.kind == "collinear":
             raise ValueError("spin magnetic_cutoff: a collinear head reads moments; give a length in Å")
-        if self.magnetic_cutoff is not None and not self.magnetic_cutoff > 0:
-            raise ValueError(
-                f"spin magnetic_cutoff: expected a positive length in Å or none, received {self.magnetic_cutoff}"
-            )
-        for name in ("channels", "pseudo_channels", "n_heads", "n_radial", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"spin {name}: expected at least 1, received {getattr(self, name)}")
+        if self.magnetic_cutoff is not None:
+            check_length(self, "magnetic_cutoff", "spin")
+        check_whole(self, _LEAST, "spin")
         if self.channels % self.n_heads or self.pseudo_channels % self.n_heads:
             raise ValueError(
                 f"spin n_heads: expected a divisor of channels={self.channels} and "
