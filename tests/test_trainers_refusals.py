@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +37,14 @@ from trainers.experiment import prepare, read_start
 from trainers.fit import Trainer
 from trainers.structures import fingerprint, make_structure
 
+HOLDER = """
+import sys
+from pathlib import Path
+from trainers.folder import RunFolder
+with RunFolder(Path(sys.argv[1])).held():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 NETWORK = NetworkConfig(**TINY)  # type: ignore[arg-type]
 
 
@@ -140,6 +150,25 @@ def test_a_resume_names_what_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"held out.* changed; give another output"):
         Trainer(moved).run(resume=True)
     assert Trainer(experiment).run(resume=True).epochs == 2
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
+    """Refused before anything is written; free again after the other run's death."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    trainer = Trainer(toy_experiment(toy_config(tmp_path, epochs=1)))
+    with pytest.raises(ValueError, match="another run is training into it; wait until it ends"):
+        trainer.run(resume=True)
+    assert list((tmp_path / "out").iterdir()) == []
+    holder.kill()
+    holder.wait()
+    assert trainer.run(resume=True).epochs == 1
 
 
 def test_a_resume_without_a_checkpoint_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -64,6 +64,10 @@ class Trainer:
 
     def run(self, *, resume: bool) -> FitResult:
         """Train until the budget is used, or patience runs out; see FitResult."""
+        with self.folder.held():
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> FitResult:
         self._open(resume)
         self.folder.start(self.standing.epoch)
         reason = self._why_stop()

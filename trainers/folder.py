@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -39,6 +40,35 @@ class RunFolder:
     def model_path(self) -> Path:
         """The model file."""
         return self.path / "model.h5"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block no other run can have the folder; the system frees it however the process ends.
+
+        Raises
+        ------
+        ValueError : another run has it (on every process).
+        """
+        descriptor, busy = -1, False
+        if is_first_process():
+            with self.writing("the output folder"):
+                self.path.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDONLY)
+            with suppress(OSError):  # some network file systems have no locks: then there is none
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    busy = True
+        try:
+            if from_first_process({"busy": np.array(busy)})["busy"]:
+                raise ValueError(
+                    f"output folder {self.path}: another run is training into it; wait until it ends, or give "
+                    "another output"
+                )
+            yield
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def has_checkpoint(self) -> bool:
         """Whether process 0 sees a complete checkpoint."""
