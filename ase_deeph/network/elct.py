@@ -20,7 +20,7 @@ from ase_deeph.network.frames import edge_directions, frame_rotations
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.nodes import DegreeLinear, FeedForward, Norm, degrees
 from ase_deeph.network.readout import HopReadout, SiteReadout, out_of_frames
-from ase_deeph.network.so2 import EdgeFrames, SO2Linear, degree_of_row, gate, n_gates, normal
+from ase_deeph.network.so2 import EdgeFrames, SO2Linear, by_degree, degree_of_row, gate, n_gates, normal
 
 Nodes = Float[Array, "atoms components channels"]
 Edges = Float[Array, "edges components channels"]
@@ -71,7 +71,7 @@ class EdgeUpdate(nnx.Module):
         ends = self.row(nodes)[edges.i] + self.column(nodes)[edges.j]
         z = edges.frames.into(ends, natural) + self.norm_edges(e)
         factors = self.radial(edges.distance, edges.species_i, edges.species_j)
-        z = z * factors.reshape(len(z), l_max + 1, -1)[:, degree_of_row(l_max)]
+        z = z * by_degree(factors.reshape(len(z), l_max + 1, -1), l_max)
         hidden, scalars = self.mix(z)
         assert scalars is not None
         logits = 5.0 * jnp.tanh(scalars[:, self.n_gates :] / 5.0)

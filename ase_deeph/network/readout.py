@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ase_deeph.coupling import BlockCoupling
 from ase_deeph.harmonics import degree_slice
-from ase_deeph.network.so2 import order_slices, weights
+from ase_deeph.network.so2 import by_order, by_parity, weights
 
 
 class SiteReadout(nnx.Module):
@@ -63,13 +63,11 @@ class HopReadout(nnx.Module):
 
     def __call__(self, x: Float[Array, "edges components channels"]) -> Float[Array, "edges irreps"]:
         """(n_edges, n_orbitals²) irrep components in the order of the coupling's paths."""
-        n, slices = len(x), order_slices(self.l_max)
-        columns = [
-            x[:, slices[0], : self.n_in[0]].reshape(n, -1) @ self.natural[...],
-            x[:, slices[0], self.n_in[0] :].reshape(n, -1) @ self.pseudo[...],
-        ]
+        n, orders = len(x), by_order(x, self.l_max)
+        natural, pseudo = by_parity(orders[0], self.n_in[0])
+        columns = [natural.reshape(n, -1) @ self.natural[...], pseudo.reshape(n, -1) @ self.pseudo[...]]
         for m, weight in enumerate(self.orders, start=1):
-            columns.append((x[:, slices[m]].reshape(n, 2, -1) @ weight[...]).reshape(n, -1))
+            columns.append((orders[m].reshape(n, 2, -1) @ weight[...]).reshape(n, -1))
         outputs = jnp.concatenate(columns, axis=1)
         return (
             outputs[:, np.array(self._source, dtype=np.int32)]

@@ -49,6 +49,24 @@ def order_slices(l_max: int) -> tuple[slice, ...]:
     return tuple(slice(int(e - c), int(e)) for e, c in zip(ends, counts, strict=True))
 
 
+def by_order(x: Features, l_max: int) -> list[Array]:
+    """The rows of each |m|; a split, for its gradient is one concatenation and slices' are as many padded sums."""
+    return jnp.split(x, [rows.stop for rows in order_slices(l_max)[:-1]], axis=1)
+
+
+def by_degree(x: Float[Array, "n degrees channels"], l_max: int) -> Features:
+    """Numbers of each degree, repeated for every m-major row of that degree."""
+    parts = [x]
+    for m in range(1, l_max + 1):
+        parts += [x[:, m:], x[:, m:]]
+    return jnp.concatenate(parts, axis=1)
+
+
+def by_parity(x: Features, n_natural: int) -> list[Array]:
+    """The natural and the pseudo channels."""
+    return jnp.split(x, [n_natural], axis=-1)
+
+
 @cache
 def _pseudo_swap(l_max: int) -> tuple[np.ndarray, np.ndarray]:
     """Source row and sign that turn (x_m, x_-m) into (even, odd) of a pseudo channel."""
@@ -74,10 +92,9 @@ class EdgeFrames:
         self.rotations = rotations
         self.l_max = len(rotations) - 1
         size = (self.l_max + 1) ** 2
-        dense = jnp.zeros((rotations[0].shape[0], size, size), dtype=rotations[0].dtype)
-        for l, rotation in enumerate(rotations):
-            dense = dense.at[:, degree_slice(l), degree_slice(l)].set(rotation)
-        self._out = dense[:, :, m_major_order(self.l_max)]
+        places = np.eye(size)[:, m_major_order(self.l_max)].astype(rotations[0].dtype)
+        rows = [rotation @ places[degree_slice(l)] for l, rotation in enumerate(rotations)]
+        self._out = jnp.concatenate(rows, axis=1)
 
     def subset(self, edges: Array) -> EdgeFrames:
         """The frames of some of the edges."""
@@ -88,18 +105,17 @@ class EdgeFrames:
 
     def into(self, features: Features, n_natural: int) -> Features:
         """From the global frame (l-major rows) to the edge's (m-major, even and odd)."""
-        turned = jnp.einsum("eab,eac->ebc", self._out, features)
+        natural, pseudo = by_parity(jnp.einsum("eab,eac->ebc", self._out, features), n_natural)
         source, sign = _pseudo_swap(self.l_max)
-        pseudo = turned[:, source, n_natural:] * sign[None, :, None].astype(turned.dtype)
-        return jnp.concatenate([turned[:, :, :n_natural], pseudo], axis=-1)
+        pseudo = pseudo[:, source] * sign[None, :, None].astype(pseudo.dtype)
+        return jnp.concatenate([natural, pseudo], axis=-1)
 
     def out(self, features: Features, n_natural: int) -> Features:
         """From the edge's frame back to the global one."""
         source, sign = _pseudo_swap(self.l_max)
-        pseudo = (features[:, :, n_natural:] * sign[None, :, None].astype(features.dtype))[:, source]
-        return jnp.einsum(
-            "eab,ebc->eac", self._out, jnp.concatenate([features[:, :, :n_natural], pseudo], axis=-1)
-        )
+        natural, pseudo = by_parity(features, n_natural)
+        pseudo = (pseudo * sign[None, :, None].astype(features.dtype))[:, source]
+        return jnp.einsum("eab,ebc->eac", self._out, jnp.concatenate([natural, pseudo], axis=-1))
 
     @staticmethod
     def blocks_out_of(
@@ -160,9 +176,8 @@ class SO2Linear(nnx.Module):
     def __call__(self, x: Features) -> tuple[Features, Float[Array, "edges scalars"] | None]:
         """Features and the extra scalars (None when there are none)."""
         n, degrees = x.shape[0], self.l_max + 1
-        slices = order_slices(self.l_max)
-        natural = x[:, slices[0], : self.n_in[0]].reshape(n, -1)
-        pseudo = x[:, slices[0], self.n_in[0] :].reshape(n, -1)
+        orders = by_order(x, self.l_max)
+        natural, pseudo = (part.reshape(n, -1) for part in by_parity(orders[0], self.n_in[0]))
         rows = [
             jnp.concatenate(
                 [
@@ -173,7 +188,7 @@ class SO2Linear(nnx.Module):
             )
         ]
         for m, weight in enumerate(self.orders, start=1):
-            pairs = x[:, slices[m]].reshape(n, 2, -1) @ weight[...]
+            pairs = orders[m].reshape(n, 2, -1) @ weight[...]
             rows.append(pairs.reshape(n, 2 * (degrees - m), -1))
         scalars = None
         if self.scalars is not None and self.scalar_bias is not None:
@@ -185,10 +200,10 @@ def gate(x: Features, gates: Float[Array, "edges gates"], l_max: int, n_natural:
     """SiLU on natural m = 0 components (invariants of the frame), sigmoid gates per (l, channel) on all others."""
     n, _, channels = x.shape
     per_degree = jax.nn.sigmoid(gates.reshape(n, l_max + 1, channels))
-    gated = x * per_degree[:, degree_of_row(l_max)]
-    scalars = jax.nn.silu(x[:, : l_max + 1, :n_natural])
-    top = jnp.concatenate([scalars, gated[:, : l_max + 1, n_natural:]], axis=-1)
-    return jnp.concatenate([top, gated[:, l_max + 1 :]], axis=1)
+    axial, rest = jnp.split(x, [l_max + 1], axis=1)
+    invariant = jnp.arange(channels) < n_natural
+    axial = axial * jnp.where(invariant, jax.nn.sigmoid(axial), per_degree)
+    return jnp.concatenate([axial, rest * by_degree(per_degree, l_max)[:, l_max + 1 :]], axis=1)
 
 
 def n_gates(l_max: int, channels: int) -> int:
