@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.energy_config import EnergyConfig
+from ase_deeph.network.products import Products
 from ase_deeph.network.spin_config import SpinConfig
 
 
@@ -113,6 +114,8 @@ class RunConfig(_Section):
     batch: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
+    products: Products = "float32"
+    """How exactly a gradient of kind elct multiplies by weights: "tf32" is faster where a GPU has it (products.py)."""
     checkpoint_every: int = Field(1, ge=1)
     validate_every: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)

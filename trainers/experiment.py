@@ -41,6 +41,7 @@ _FIXED_IN_TRAINING = {
     "accumulate",
     "seed",
     "precision",
+    "products",
     "start_from",
     "epochs",
     "committee_fraction",
@@ -76,8 +77,15 @@ class Experiment:
     @property
     def steps(self) -> Steps:
         """Fresh compiled steps."""
-        remat = self.config.training.remat is True
-        return Steps(self.network, self.config.loss, self.config.optimizer, self.devices, remat)
+        training = self.config.training
+        return Steps(
+            self.network,
+            self.config.loss,
+            self.config.optimizer,
+            self.devices,
+            remat=training.remat is True,
+            multiply=training.products,
+        )
 
     @property
     def log_format(self) -> LogFormat:

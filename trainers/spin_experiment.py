@@ -44,13 +44,14 @@ class SpinExperiment(Experiment):
     def steps(self) -> SpinSteps:
         """Fresh compiled steps."""
         assert self.config.spin is not None
-        remat, weight = self.config.training.remat is True, self.config.spin.spin_weight
+        training, weight = self.config.training, self.config.spin.spin_weight
         return SpinSteps(
             self.network,
             self.config.loss,
             self.config.optimizer,
             self.devices,
-            remat,
+            remat=training.remat is True,
+            multiply=training.products,
             spin_weight=weight,
         )
 

@@ -17,6 +17,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from ase_deeph.network import Network
+from ase_deeph.network.products import Products, products
 from trainers.config import OptimizerConfig
 from trainers.dataset import Batch
 from trainers.devices import Devices
@@ -50,6 +51,7 @@ class Steps:
     optimizer : how.
     devices : what shares a batch.
     remat : compute the network's intermediate values again on the way back instead of keeping them.
+    multiply : how exactly gradients multiply by weights (see products.py); errors are measured in full precision.
     """
 
     network: Any
@@ -57,6 +59,7 @@ class Steps:
     optimizer: OptimizerConfig
     devices: Devices = field(default_factory=Devices)
     remat: bool = False
+    multiply: Products = "float32"
     compiled: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
@@ -108,7 +111,9 @@ class Steps:
     @cached_property
     def _gradient(self) -> Any:
         def gradient(params: Mapping[str, Any], statistics: Mapping[str, Any], batch: Batch) -> Any:
-            (loss, sums), slope = jax.value_and_grad(self.batch_loss, has_aux=True)(params, statistics, batch)
+            with products(self.multiply):
+                found = jax.value_and_grad(self.batch_loss, has_aux=True)(params, statistics, batch)
+            (loss, sums), slope = found
             loss, slope = self.devices.total((loss, slope))
             return slope, loss, self.devices.gathered(sums)
 

@@ -82,7 +82,8 @@ class Network:
     ) -> Float[Array, "pairs M M"]:
         """Blocks of H in eV on every pair, zero on padding; runs in the precision of graph.vectors.
 
-        H_ij(R) = H_ji(-R)^T holds exactly.  Dot products are asked for in full precision on every device.
+        H_ij(R) = H_ji(-R)^T holds exactly.  Dot products are asked for in full precision on every device (within a
+        `products` block those with weights as it says).
         With remat a gradient computes the inside of each block twice instead of keeping it.
         """
         graph = jax.tree.map(jnp.asarray, graph)

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ase_deeph.harmonics import degree_slice
+from ase_deeph.network.products import weighed
 from ase_deeph.network.so2 import weights
 
 Features = Float[Array, "atoms components channels"]
@@ -46,8 +47,8 @@ class DegreeLinear(nnx.Module):
         rows = [
             jnp.concatenate(
                 [
-                    x[:, degree_slice(l), :split] @ self.natural[l][...],
-                    x[:, degree_slice(l), split:] @ self.pseudo[l][...],
+                    weighed(x[:, degree_slice(l), :split], self.natural[l][...]),
+                    weighed(x[:, degree_slice(l), split:], self.pseudo[l][...]),
                 ],
                 axis=-1,
             )
@@ -88,7 +89,7 @@ class FeedForward(nnx.Module):
     def hidden(self, x: Features) -> Features:
         """The gated hidden features, twice as many channels."""
         y = self.first(x)
-        gates = jax.nn.sigmoid(x[:, 0, : self.channels[0]] @ self.gates[...])
+        gates = jax.nn.sigmoid(weighed(x[:, 0, : self.channels[0]], self.gates[...]))
         gated = y * gates.reshape(len(x), self.l_max + 1, -1)[:, degrees(self.l_max)]
         scalars = jnp.concatenate(
             [jax.nn.silu(y[:, :1, : self.wide[0]]), gated[:, :1, self.wide[0] :]], axis=-1

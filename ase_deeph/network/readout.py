@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from ase_deeph.coupling import BlockCoupling
 from ase_deeph.harmonics import degree_slice
+from ase_deeph.network.products import weighed
 from ase_deeph.network.so2 import by_order, by_parity, weights
 
 
@@ -36,7 +37,7 @@ class SiteReadout(nnx.Module):
                 (rows[:, :, : self.n_in[0]], self.natural[L]),
                 (rows[:, :, self.n_in[0] :], self.pseudo[L]),
             ):
-                irreps = jnp.swapaxes(features @ weight[...], 1, 2)
+                irreps = jnp.swapaxes(weighed(features, weight[...]), 1, 2)
                 parts.append(irreps.reshape(len(x), -1))
         return jnp.concatenate(parts, axis=1)
 
@@ -65,9 +66,12 @@ class HopReadout(nnx.Module):
         """(n_edges, n_orbitals²) irrep components in the order of the coupling's paths."""
         n, orders = len(x), by_order(x, self.l_max)
         natural, pseudo = by_parity(orders[0], self.n_in[0])
-        columns = [natural.reshape(n, -1) @ self.natural[...], pseudo.reshape(n, -1) @ self.pseudo[...]]
+        columns = [
+            weighed(natural.reshape(n, -1), self.natural[...]),
+            weighed(pseudo.reshape(n, -1), self.pseudo[...]),
+        ]
         for m, weight in enumerate(self.orders, start=1):
-            columns.append((orders[m].reshape(n, 2, -1) @ weight[...]).reshape(n, -1))
+            columns.append(weighed(orders[m].reshape(n, 2, -1), weight[...]).reshape(n, -1))
         outputs = jnp.concatenate(columns, axis=1)
         return (
             outputs[:, np.array(self._source, dtype=np.int32)]

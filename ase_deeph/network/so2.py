@@ -21,6 +21,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ase_deeph.harmonics import degree_slice
+from ase_deeph.network.products import weighed
 
 Features = Float[Array, "edges components channels"]
 
@@ -181,18 +182,18 @@ class SO2Linear(nnx.Module):
         rows = [
             jnp.concatenate(
                 [
-                    (natural @ self.natural[...]).reshape(n, degrees, -1),
-                    (pseudo @ self.pseudo[...]).reshape(n, degrees, -1),
+                    weighed(natural, self.natural[...]).reshape(n, degrees, -1),
+                    weighed(pseudo, self.pseudo[...]).reshape(n, degrees, -1),
                 ],
                 axis=-1,
             )
         ]
         for m, weight in enumerate(self.orders, start=1):
-            pairs = orders[m].reshape(n, 2, -1) @ weight[...]
+            pairs = weighed(orders[m].reshape(n, 2, -1), weight[...])
             rows.append(pairs.reshape(n, 2 * (degrees - m), -1))
         scalars = None
         if self.scalars is not None and self.scalar_bias is not None:
-            scalars = natural @ self.scalars[...] + self.scalar_bias[...][None]
+            scalars = weighed(natural, self.scalars[...]) + self.scalar_bias[...][None]
         return jnp.concatenate(rows, axis=1), scalars
 
 
