@@ -78,6 +78,19 @@ def test_a_gradient_is_as_asked_and_errors_are_exact(tmp_path: Path) -> None:
     assert precisions(steps.measure, *arguments) == {EXACT}
 
 
+def test_the_baseline_has_no_such_products(tmp_path: Path) -> None:
+    pytest.importorskip("pydantic")
+    from trainers.config import parse_config
+
+    values = {
+        "data": {"train": "data"},
+        "network": {**TINY, "kind": "e3"},
+        "training": {"epochs": 1, "products": "tf32"},
+    }
+    with pytest.raises(ValueError, match='kind "elct" alone, received kind "e3"; set it to "float32"'):
+        parse_config(values, tmp_path)
+
+
 def test_other_kinds_of_products_are_refused() -> None:
     with pytest.raises(ValueError, match="expected float32 or tf32, received 'fp8'"), products("fp8"):  # type: ignore[arg-type]
         pass

@@ -115,7 +115,7 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
     products: Products = "float32"
-    """How exactly a gradient of kind elct multiplies by weights: "tf32" is faster where a GPU has it (products.py)."""
+    """How exactly H's gradient multiplies features by weights: "tf32" is faster where a GPU has it (products.py)."""
     checkpoint_every: int = Field(1, ge=1)
     validate_every: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
@@ -234,7 +234,7 @@ class TrainingConfig(_Section):
     """Folder of the config file."""
 
     @model_validator(mode="after")
-    def _spin_alone(self) -> TrainingConfig:
+    def _fits_together(self) -> TrainingConfig:
         if self.spin is not None and self.potential is not None:
             raise ValueError(
                 "[spin] and [potential] are two runs: train H first, then the head with start_from"
@@ -242,6 +242,11 @@ class TrainingConfig(_Section):
         if self.spin is not None and (self.loss.level_weight or getattr(self.loss, "derivative_weight", 0.0)):
             raise ValueError(
                 "[loss] level_weight and derivative_weight are for H without spin; set them to 0"
+            )
+        if self.training.products != "float32" and self.network.get("kind") == "e3":
+            raise ValueError(
+                f'[training] products = "{self.training.products}" acts on networks of kind "elct" alone, '
+                'received kind "e3"; set it to "float32"'
             )
         return self
 

@@ -47,13 +47,7 @@ class EnergyExperiment(Experiment):
     def steps(self) -> EnergySteps:
         """Fresh compiled steps."""
         assert self.config.potential is not None
-        return EnergySteps(
-            self.network,
-            self.config.potential,
-            self.config.optimizer,
-            self.devices,
-            multiply=self.config.training.products,
-        )
+        return EnergySteps(self.network, self.config.potential, self.config.optimizer, self.devices)
 
     @property
     def _known(self) -> EnergyHead | None:

@@ -77,15 +77,13 @@ class Experiment:
     @property
     def steps(self) -> Steps:
         """Fresh compiled steps."""
+        return Steps(self.network, self.config.loss, self.config.optimizer, self.devices, **self.step_options)
+
+    @property
+    def step_options(self) -> dict[str, Any]:
+        """What [training] says of the compiled steps of H, with spin or without."""
         training = self.config.training
-        return Steps(
-            self.network,
-            self.config.loss,
-            self.config.optimizer,
-            self.devices,
-            remat=training.remat is True,
-            multiply=training.products,
-        )
+        return {"remat": training.remat is True, "multiply": training.products}
 
     @property
     def log_format(self) -> LogFormat:

@@ -44,16 +44,8 @@ class SpinExperiment(Experiment):
     def steps(self) -> SpinSteps:
         """Fresh compiled steps."""
         assert self.config.spin is not None
-        training, weight = self.config.training, self.config.spin.spin_weight
-        return SpinSteps(
-            self.network,
-            self.config.loss,
-            self.config.optimizer,
-            self.devices,
-            remat=training.remat is True,
-            multiply=training.products,
-            spin_weight=weight,
-        )
+        options = {**self.step_options, "spin_weight": self.config.spin.spin_weight}
+        return SpinSteps(self.network, self.config.loss, self.config.optimizer, self.devices, **options)
 
     @property
     def _known(self) -> SpinHead | None:

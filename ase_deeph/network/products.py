@@ -1,7 +1,7 @@
 """How exactly features are multiplied by weights: in full precision, or in an accelerator's faster products.
 
-Only products with learnt weights may be inexact.  Turns into frames, norms and couplings are always asked for in
-full precision, so that symmetries hold as exactly as ever.
+Only products of the features of atoms and edges with learnt weights (kind "elct") may be inexact.  Radial functions,
+turns into frames, norms and couplings are always asked for in full precision, so that symmetries hold as ever.
 """
 
 from __future__ import annotations
