@@ -20,6 +20,7 @@ from ase_deeph.dft.gpaw import (
     boxed,
     checked_mesh,
     converged_calculator,
+    free_boundaries,
     gpaw_basis,
     heights,
     orbital_radii,
@@ -104,8 +105,31 @@ def test_molecule() -> None:
     assert np.abs(data.forces.sum(axis=0)).max() < 0.3
     assert data.stress is None
     assert data.info["engine"] == "gpaw"
+    assert data.info["poissonsolver"] == "MomentCorrectionPoissonSolver"
     assert data.hamiltonian.hermiticity_error() < 1e-8
     assert data.hamiltonian.pairs == data.overlap.pairs
+
+
+def test_a_cluster_stands_in_free_space() -> None:
+    """The levels of a dipole hardly depend on its box; on a grounded box they do."""
+    water = molecule("H2O")
+    settings = {"basis": "szp(dzp)", "h": 0.25, "density_convergence": 1e-4, "forces": False}
+    grounded = {"calculator_options": {"poissonsolver": {"name": "fast"}}}
+
+    def levels(vacuum: float, **more: Any) -> np.ndarray:
+        data = run_gpaw(water, vacuum=vacuum, **settings, **more)
+        return scipy.linalg.eigvalsh(data.hamiltonian.at_k((0, 0, 0)), data.overlap.at_k((0, 0, 0)))[:4]
+
+    free = np.abs(levels(3.5) - levels(6.0)).max()
+    assert free < 1e-3
+    assert np.abs(levels(3.5, **grounded) - levels(6.0)).max() > 10 * free
+
+
+def test_free_boundaries_are_for_clusters_in_a_right_angled_box() -> None:
+    assert free_boundaries(graphene()) == {}
+    skew = Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=[(6, 0, 0), (1, 6, 0), (0, 0, 6)])
+    assert free_boundaries(skew) == {}
+    assert "poissonsolver" in free_boundaries(Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=(6, 6, 6)))
 
 
 def test_overlap_is_the_two_centre_overlap() -> None:

@@ -26,6 +26,7 @@ from ase_deeph.reference import ReferenceData
 
 _KNOT_SPACING = 0.008
 _MAX_ITERATIONS = 100
+_MULTIPOLES = 9
 
 
 def run_gpaw(
@@ -58,8 +59,9 @@ def run_gpaw(
         the result are in info["moments"]), or "spinor": H with spin–orbit coupling, added once to the spin-paired
         scalar-relativistic density (see gpaw_spin_orbit); energy and forces are then None, as they lack it.
     width : Fermi-Dirac width in eV.
-    vacuum : Å on each side along axes that are not periodic (Dirichlet boundaries: the zero of energy is the
-        vacuum level); None keeps the cell as given.
+    vacuum : Å on each side along axes that are not periodic (the zero of energy is the vacuum level); None keeps
+        the cell as given.  The electrostatic potential is zero on those faces, for a cluster (no periodic axis)
+        after its monopole, dipole and quadrupole have been taken out and added again for free space.
     density_convergence : electrons per valence electron.
     forces : whether to compute the forces.
     txt : file for GPAW's own log; None discards it.
@@ -167,7 +169,7 @@ def converged_calculator(
         symmetry={"point_group": False, "time_reversal": True},
         legacy_gpaw=True,
         txt=txt,
-        **{"maxiter": _MAX_ITERATIONS, **options},
+        **{"maxiter": _MAX_ITERATIONS, **free_boundaries(work), **options},
     )
     work.calc = calc
     try:
@@ -175,6 +177,23 @@ def converged_calculator(
     except KohnShamConvergenceError as error:
         raise RuntimeError(f"GPAW did not converge for {work.get_chemical_formula()}: {error}") from error
     return calc
+
+
+def free_boundaries(work: Atoms) -> dict[str, Any]:
+    """Options of GPAW by which a cluster stands in free space; none for what is periodic or not in a right-angled box.
+
+    A potential that is zero on the faces of a box mirrors the dipole, in a way that turns with the box and not with
+    the atoms: for water with 3.5 Å of vacuum it moves H by 2 to 3 meV on average.
+    """
+    cell = work.cell.array
+    if work.pbc.any() or np.abs(cell - np.diag(np.diag(cell))).max() > 1e-10:
+        return {}
+    solver = {
+        "name": "MomentCorrectionPoissonSolver",
+        "poissonsolver": "fast",
+        "moment_corrections": _MULTIPOLES,
+    }
+    return {"poissonsolver": solver}
 
 
 def checked_mesh(atoms: Atoms, kpts: Any) -> tuple[int, int, int]:
@@ -272,6 +291,7 @@ def collect(
             "kpts": list(mesh),
             "box": work.cell.array.tolist(),
             "grid": [int(n) for n in calc.wfs.gd.N_c],
+            "poissonsolver": str(calc.hamiltonian.poisson.todict().get("name")),
             "n_iterations": int(calc.scf.niter),
             **dropped,
             **moments,

@@ -12,12 +12,14 @@ alike, and the layer is equivariant under O(3), not SO(3) alone.  For m = 0 natu
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from ase_deeph.harmonics import degree_slice
@@ -68,17 +70,38 @@ def by_parity(x: Features, n_natural: int) -> list[Array]:
     return jnp.split(x, [n_natural], axis=-1)
 
 
-@cache
-def _pseudo_swap(l_max: int) -> tuple[np.ndarray, np.ndarray]:
-    """Source row and sign that turn (x_m, x_-m) into (even, odd) of a pseudo channel."""
-    source, sign = np.arange((l_max + 1) ** 2, dtype=np.int32), np.ones((l_max + 1) ** 2)
-    for m in range(1, l_max + 1):
-        rows = order_slices(l_max)[m]
-        half = l_max + 1 - m
-        first = np.arange(rows.start, rows.start + half)
-        source[first], source[first + half] = first + half, first
-        sign[first + half] = -1.0
-    return source, sign
+def _turned_about(x: Features, l_max: int, sign: float) -> Features:
+    """Even and odd rows of every |m| > 0 in each other's place: (sign · odd, -sign · even)."""
+    orders = by_order(x, l_max)
+    parts = [orders[0]]
+    for order in orders[1:]:
+        even, odd = jnp.split(order, 2, axis=1)
+        parts += [sign * odd, -sign * even]
+    return jnp.concatenate(parts, axis=1)
+
+
+@jax.custom_jvp
+def _turned(
+    matrices: Float[Array, "edges n n"], transposed: Float[Array, "edges n n"], x: Features
+) -> Features:
+    """matrices @ x of each edge, for which the transposed ones are asked too.
+
+    XLA's CPU has a fast batched product that sums over the last axis of the matrices, and a five times slower one
+    over the first, which the gradient of the fast one would ask for.  So the derivative is written with the
+    transposed matrices: it is then the derivative that sums over the first axis, and its transpose, the gradient
+    with respect to x, over the last.
+    """
+    return jnp.einsum("eab,ebc->eac", matrices, x)
+
+
+@partial(_turned.defjvp, symbolic_zeros=True)
+def _turned_tangent(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Features, Any]:
+    matrices, transposed, x = primals
+    change, _, dx = tangents
+    moved = jnp.zeros_like(x) if isinstance(dx, SymbolicZero) else jnp.einsum("eba,ebc->eac", transposed, dx)
+    if not isinstance(change, SymbolicZero):
+        moved = moved + jnp.einsum("eab,ebc->eac", change, x)
+    return _turned(matrices, transposed, x), moved
 
 
 class EdgeFrames:
@@ -94,29 +117,27 @@ class EdgeFrames:
         self.l_max = len(rotations) - 1
         size = (self.l_max + 1) ** 2
         places = np.eye(size)[:, m_major_order(self.l_max)].astype(rotations[0].dtype)
-        rows = [rotation @ places[degree_slice(l)] for l, rotation in enumerate(rotations)]
-        self._out = jnp.concatenate(rows, axis=1)
+        each = [(rotation, places[degree_slice(l)]) for l, rotation in enumerate(rotations)]
+        self._out = jnp.concatenate([rotation @ place for rotation, place in each], axis=1)
+        self._into = jnp.concatenate([place.T @ rotation.swapaxes(1, 2) for rotation, place in each], axis=2)
 
     def subset(self, edges: Array) -> EdgeFrames:
         """The frames of some of the edges."""
         part = object.__new__(EdgeFrames)
         part.rotations = [rotation[edges] for rotation in self.rotations]
-        part.l_max, part._out = self.l_max, self._out[edges]
+        part.l_max, part._out, part._into = self.l_max, self._out[edges], self._into[edges]
         return part
 
     def into(self, features: Features, n_natural: int) -> Features:
         """From the global frame (l-major rows) to the edge's (m-major, even and odd)."""
-        natural, pseudo = by_parity(jnp.einsum("eab,eac->ebc", self._out, features), n_natural)
-        source, sign = _pseudo_swap(self.l_max)
-        pseudo = pseudo[:, source] * sign[None, :, None].astype(pseudo.dtype)
-        return jnp.concatenate([natural, pseudo], axis=-1)
+        natural, pseudo = by_parity(_turned(self._into, self._out, features), n_natural)
+        return jnp.concatenate([natural, _turned_about(pseudo, self.l_max, 1.0)], axis=-1)
 
     def out(self, features: Features, n_natural: int) -> Features:
         """From the edge's frame back to the global one."""
-        source, sign = _pseudo_swap(self.l_max)
         natural, pseudo = by_parity(features, n_natural)
-        pseudo = (pseudo * sign[None, :, None].astype(features.dtype))[:, source]
-        return jnp.einsum("eab,ebc->eac", self._out, jnp.concatenate([natural, pseudo], axis=-1))
+        both = jnp.concatenate([natural, _turned_about(pseudo, self.l_max, -1.0)], axis=-1)
+        return _turned(self._out, self._into, both)
 
     @staticmethod
     def blocks_out_of(
