@@ -125,11 +125,25 @@ def test_a_cluster_stands_in_free_space() -> None:
     assert np.abs(levels(3.5, **grounded) - levels(6.0)).max() > 10 * free
 
 
-def test_free_boundaries_are_for_clusters_in_a_right_angled_box() -> None:
+def test_free_boundaries_are_for_clusters() -> None:
     assert free_boundaries(graphene()) == {}
-    skew = Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=[(6, 0, 0), (1, 6, 0), (0, 0, 6)])
-    assert free_boundaries(skew) == {}
-    assert "poissonsolver" in free_boundaries(Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=(6, 6, 6)))
+    pair = Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=(6, 6, 6))
+    assert "poissonsolver" in free_boundaries(pair)
+    chain = Atoms("H40", [(0, 0, n) for n in range(40)])
+    assert free_boundaries(boxed(chain, 4.0, 0.2)) == {}
+
+
+@pytest.mark.parametrize("vacuum", [4.0, None])
+def test_the_box_of_a_cluster_is_right_angled(vacuum: float | None) -> None:
+    """Turned by half a turn its cell has entries of 1e-16, at which GPAW's solver stops."""
+    pair = Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=(6, 6, 6))
+    pair.rotate(180, "z", rotate_cell=True)
+    box = boxed(pair, vacuum, 0.2)
+    assert (box.cell.array == np.diag(np.diag(box.cell.array))).all()
+    assert box.get_distance(0, 1) == pytest.approx(0.8)
+    pair.rotate(30, "x", rotate_cell=True)
+    turned = boxed(pair, vacuum, 0.2)
+    assert bool(free_boundaries(turned)) == (vacuum is not None)
 
 
 def test_overlap_is_the_two_centre_overlap() -> None:

@@ -26,7 +26,9 @@ from ase_deeph.reference import ReferenceData
 
 _KNOT_SPACING = 0.008
 _MAX_ITERATIONS = 100
+_ROUNDING = 1e-10
 _MULTIPOLES = 9
+_MOST_OBLONG = 3.0
 
 
 def run_gpaw(
@@ -60,8 +62,9 @@ def run_gpaw(
         scalar-relativistic density (see gpaw_spin_orbit); energy and forces are then None, as they lack it.
     width : Fermi-Dirac width in eV.
     vacuum : Å on each side along axes that are not periodic (the zero of energy is the vacuum level); None keeps
-        the cell as given.  The electrostatic potential is zero on those faces, for a cluster (no periodic axis)
-        after its monopole, dipole and quadrupole have been taken out and added again for free space.
+        the cell as given.  The electrostatic potential is zero on those faces, for a cluster (no periodic axis, a
+        box up to three times as long as wide) after its monopole, dipole and quadrupole have been taken out and
+        added again for free space.
     density_convergence : electrons per valence electron.
     forces : whether to compute the forces.
     txt : file for GPAW's own log; None discards it.
@@ -106,11 +109,17 @@ def run_gpaw(
 
 
 def boxed(atoms: Atoms, vacuum: float | None, h: float) -> Atoms:
-    """A copy with at least `vacuum` Å on each side along open axes (a multiple of h), atoms moved rigidly."""
+    """A copy with at least `vacuum` Å on each side along open axes (a multiple of h), atoms moved rigidly.
+
+    A cluster's box is right-angled along x, y, z, however its cell was turned; without `vacuum` its cell is kept.
+    """
     work = Atoms(
         atoms.get_chemical_symbols(), positions=atoms.positions, cell=atoms.cell.complete(), pbc=atoms.pbc
     )
     work.set_initial_magnetic_moments(atoms.get_initial_magnetic_moments())
+    if not work.pbc.any():
+        cell = np.eye(3) if vacuum is not None else work.cell.array
+        work.cell = np.where(np.abs(cell) < _ROUNDING, 0.0, cell)
     for axis in range(3):
         if vacuum is not None and not atoms.pbc[axis]:
             work.center(vacuum=vacuum, axis=axis)
@@ -180,13 +189,15 @@ def converged_calculator(
 
 
 def free_boundaries(work: Atoms) -> dict[str, Any]:
-    """Options of GPAW by which a cluster stands in free space; none for what is periodic or not in a right-angled box.
+    """Options of GPAW by which a cluster stands in free space; none for anything else.
 
     A potential that is zero on the faces of a box mirrors the dipole, in a way that turns with the box and not with
-    the atoms: for water with 3.5 Å of vacuum it moves H by 2 to 3 meV on average.
+    the atoms: for water with 3.5 Å of vacuum it moves H by 2 to 3 meV on average.  Moments about the middle of the
+    box are of no help in one more than three times as long as wide, nor can GPAW take them out of a turned one.
     """
     cell = work.cell.array
-    if work.pbc.any() or np.abs(cell - np.diag(np.diag(cell))).max() > 1e-10:
+    sides = np.abs(np.diag(cell))
+    if work.pbc.any() or (cell != np.diag(np.diag(cell))).any() or sides.max() > _MOST_OBLONG * sides.min():
         return {}
     solver = {
         "name": "MomentCorrectionPoissonSolver",

@@ -26,6 +26,7 @@ from ase_deeph.harmonics import degree_slice
 from ase_deeph.network.products import weighed
 
 Features = Float[Array, "edges components channels"]
+_EXACT = jax.lax.Precision.HIGHEST
 
 
 @cache
@@ -90,16 +91,20 @@ def _turned(
     first, and the gradient of the one asks for the other.  So the derivative is written with the transposed
     matrices: it sums over their first axis, and its own transpose, the gradient with respect to x, over the last.
     """
-    return jnp.einsum("eab,ebc->eac", matrices, x)
+    return jnp.einsum("eab,ebc->eac", matrices, x, precision=_EXACT)
 
 
 @partial(_turned.defjvp, symbolic_zeros=True)
 def _turned_tangent(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Features, Any]:
     matrices, transposed, x = primals
     change, _, dx = tangents
-    moved = jnp.zeros_like(x) if isinstance(dx, SymbolicZero) else jnp.einsum("eba,ebc->eac", transposed, dx)
+    moved = (
+        jnp.zeros_like(x)
+        if isinstance(dx, SymbolicZero)
+        else jnp.einsum("eba,ebc->eac", transposed, dx, precision=_EXACT)
+    )
     if not isinstance(change, SymbolicZero):
-        moved = moved + jnp.einsum("eab,ebc->eac", change, x)
+        moved = moved + jnp.einsum("eab,ebc->eac", change, x, precision=_EXACT)
     return _turned(matrices, transposed, x), moved
 
 
