@@ -193,7 +193,7 @@ def free_boundaries(work: Atoms) -> dict[str, Any]:
 
     A potential that is zero on the faces of a box mirrors the dipole, in a way that turns with the box and not with
     the atoms: for water with 3.5 Å of vacuum it moves H by 2 to 3 meV on average.  Moments about the middle of the
-    box are of no help in one more than three times as long as wide, nor can GPAW take them out of a turned one.
+    box help little in one much longer than wide, nor can GPAW take them out of a turned one: both stay grounded.
     """
     cell = work.cell.array
     sides = np.abs(np.diag(cell))
