@@ -17,6 +17,7 @@ from ase.units import Bohr
 from ase_deeph.basis import Augmentation, GridRadial, OrbitalBasis, SpeciesBasis
 from ase_deeph.dft.gpaw_confined import provide
 from ase_deeph.dft.gpaw_density import one_pass_mode
+from ase_deeph.dft.gpaw_free_space import free_space_solver
 from ase_deeph.dft.gpaw_matrices import real_space_matrices
 from ase_deeph.dft.moments import mulliken_moments
 from ase_deeph.eigen import solve
@@ -199,12 +200,7 @@ def free_boundaries(work: Atoms) -> dict[str, Any]:
     sides = np.abs(np.diag(cell))
     if work.pbc.any() or (cell != np.diag(np.diag(cell))).any() or sides.max() > _MOST_OBLONG * sides.min():
         return {}
-    solver = {
-        "name": "MomentCorrectionPoissonSolver",
-        "poissonsolver": "fast",
-        "moment_corrections": _MULTIPOLES,
-    }
-    return {"poissonsolver": solver}
+    return {"poissonsolver": free_space_solver(_MULTIPOLES)}
 
 
 def checked_mesh(atoms: Atoms, kpts: Any) -> tuple[int, int, int]:
