@@ -20,10 +20,19 @@ from ase_deeph.network.frames import edge_directions, frame_rotations
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.nodes import DegreeLinear, FeedForward, Norm, degrees
 from ase_deeph.network.readout import HopReadout, SiteReadout, out_of_frames
-from ase_deeph.network.so2 import EdgeFrames, SO2Linear, by_degree, degree_of_row, gate, n_gates, normal
+from ase_deeph.network.so2 import (
+    EdgeFrames,
+    EdgeNorm,
+    Orders,
+    SO2Linear,
+    by_degree,
+    gate,
+    n_gates,
+    normal,
+    of_each,
+)
 
 Nodes = Float[Array, "atoms components channels"]
-Edges = Float[Array, "edges components channels"]
 _MEAN_NEIGHBOURS = 16.0
 
 
@@ -55,7 +64,7 @@ class EdgeUpdate(nnx.Module):
         both = (config.channels, config.pseudo_channels)
         total = sum(both)
         self.norm_nodes = Norm(degrees(config.l_max), total)
-        self.norm_edges = Norm(degree_of_row(config.l_max), total)
+        self.norm_edges = EdgeNorm(config.l_max, total)
         self.row = DegreeLinear(config.l_max, both, both, rng=rng)
         self.column = DegreeLinear(config.l_max, both, both, rng=rng)
         self.radial = RadialPerceptron(
@@ -64,18 +73,17 @@ class EdgeUpdate(nnx.Module):
         self.n_gates = n_gates(config.l_max, total)
         self.mix = SO2Linear(config.l_max, both, both, rng=rng, n_scalars=self.n_gates + config.n_heads)
 
-    def __call__(self, x: Nodes, e: Edges, edges: EdgeSet) -> tuple[Edges, Float[Array, "edges heads"]]:
-        """Hidden features (in the edge's frame) and logits."""
-        l_max, natural = self.config.l_max, self.config.channels
-        nodes = self.norm_nodes(x)
-        ends = self.row(nodes)[edges.i] + self.column(nodes)[edges.j]
-        z = edges.frames.into(ends, natural) + self.norm_edges(e)
+    def __call__(self, x: Nodes, e: Orders, edges: EdgeSet) -> tuple[Orders, Float[Array, "edges heads"]]:
+        """Hidden features and logits."""
+        natural, nodes = self.config.channels, self.norm_nodes(x)
+        ends = edges.frames.into(self.row(nodes)[edges.i] + self.column(nodes)[edges.j], natural)
         factors = self.radial(edges.distance, edges.species_i, edges.species_j)
-        z = z * by_degree(factors.reshape(len(z), l_max + 1, -1), l_max)
+        factors = factors.reshape(len(factors), self.config.l_max + 1, -1)
+        z = by_degree(of_each(jnp.add, ends, self.norm_edges(e)), factors)
         hidden, scalars = self.mix(z)
         assert scalars is not None
         logits = 5.0 * jnp.tanh(scalars[:, self.n_gates :] / 5.0)
-        return gate(hidden, scalars[:, : self.n_gates], l_max, natural), logits
+        return gate(hidden, scalars[:, : self.n_gates], natural), logits
 
 
 class NodeUpdate(nnx.Module):
@@ -89,7 +97,9 @@ class NodeUpdate(nnx.Module):
         self.norm = Norm(degrees(config.l_max), sum(both))
         self.forward = FeedForward(config.l_max, both, rng=rng)
 
-    def __call__(self, x: Nodes, hidden: Edges, logits: Float[Array, "edges heads"], edges: EdgeSet) -> Nodes:
+    def __call__(
+        self, x: Nodes, hidden: Orders, logits: Float[Array, "edges heads"], edges: EdgeSet
+    ) -> Nodes:
         """The updated atoms: softmax over neighbours, smooth at the cutoff, with one silent neighbour."""
         config, n_atoms = self.config, len(x)
         message = edges.frames.out(self.message(hidden)[0], config.channels)
@@ -117,10 +127,10 @@ class Block(nnx.Module):
         self.write = SO2Linear(config.l_max, both, both, rng=rng)
         self.node = NodeUpdate(config, rng=rng)
 
-    def __call__(self, x: Nodes, e: Edges, edges: EdgeSet) -> tuple[Nodes, Edges]:
+    def __call__(self, x: Nodes, e: Orders, edges: EdgeSet) -> tuple[Nodes, Orders]:
         """Updated atoms and edges."""
         hidden, logits = self.edge(x, e, edges)
-        return self.node(x, hidden, logits, edges), e + self.write(hidden)[0]
+        return self.node(x, hidden, logits, edges), of_each(jnp.add, e, self.write(hidden)[0])
 
 
 class ELCT(nnx.Module):
@@ -156,12 +166,16 @@ class ELCT(nnx.Module):
         self.site = FeedForward(config.l_max, both, rng=rng)
         self.site_readout = SiteReadout(layout.coupling, self.site.wide, rng=rng)
 
-    def _axial(self, scalars: Float[Array, "edges numbers"]) -> Edges:
+    def _axial(self, scalars: Float[Array, "edges numbers"]) -> Orders:
         """Edge features whose natural m = 0 components are the given numbers, all else zero."""
-        config = self.config
-        top = scalars.reshape(-1, config.l_max + 1, config.channels)
-        rest = (config.l_max + 1) ** 2 - config.l_max - 1
-        return jnp.pad(top, ((0, 0), (0, rest), (0, config.pseudo_channels)))
+        config, n = self.config, len(scalars)
+        top = scalars.reshape(n, 1, config.l_max + 1, config.channels)
+        top = jnp.pad(top, ((0, 0), (0, 0), (0, 0), (0, config.pseudo_channels)))
+        rest = [
+            jnp.zeros((n, 2, config.l_max + 1 - m, top.shape[-1]), dtype=top.dtype)
+            for m in range(1, config.l_max + 1)
+        ]
+        return (top, *rest)
 
     def _frames(self, vectors: Float[Array, "edges 3"]) -> EdgeFrames:
         """The frames of some edges."""
@@ -169,7 +183,7 @@ class ELCT(nnx.Module):
 
     def _messages(
         self, graph: CrystalGraph, near: EdgeSet, n_blocks: int, remat: bool
-    ) -> tuple[Nodes, Edges]:
+    ) -> tuple[Nodes, Orders]:
         """Atoms and near edges after the first n_blocks blocks."""
         x, e = self.begin(graph, near)
         for n in range(n_blocks):
@@ -177,11 +191,13 @@ class ELCT(nnx.Module):
             x, e = (jax.checkpoint(step) if remat else step)(x, e)
         return x, e
 
-    def begin(self, graph: CrystalGraph, near: EdgeSet) -> tuple[Nodes, Edges]:
+    def begin(self, graph: CrystalGraph, near: EdgeSet) -> tuple[Nodes, Orders]:
         """Atoms and near edges before the first block."""
         channels = self.config.channels
         e = self._axial(self.start(near.distance, near.species_i, near.species_j))
-        arrivals = near.frames.out(e * near.envelope[:, None, None], channels)
+        arrivals = near.frames.out(
+            of_each(lambda part: part * near.envelope[:, None, None, None], e), channels
+        )
         x = jax.ops.segment_sum(arrivals, near.i, graph.n_atoms) / _MEAN_NEIGHBOURS**0.5
         return x.at[:, 0, :channels].add(self.species[...][graph.species]), e
 
@@ -202,7 +218,7 @@ class ELCT(nnx.Module):
         """(hopping irreps in edge frames, on-site irreps in the global frame, D_l of each pair)."""
         return self.read(*self.trunk(graph, remat=remat))
 
-    def trunk(self, graph: CrystalGraph, *, remat: bool = False) -> tuple[Nodes, Edges, EdgeSet]:
+    def trunk(self, graph: CrystalGraph, *, remat: bool = False) -> tuple[Nodes, Orders, EdgeSet]:
         """What the read-outs read: features of atoms, of all pairs in their frames, and the pairs."""
         config = self.config
         frames = self._frames(graph.vectors)
@@ -214,31 +230,33 @@ class ELCT(nnx.Module):
         self,
         graph: CrystalGraph,
         x: Nodes,
-        e: Edges,
+        e: Orders,
         frames: EdgeFrames | None = None,
         *,
         remat: bool = False,
-    ) -> tuple[Nodes, Edges, EdgeSet]:
+    ) -> tuple[Nodes, Orders, EdgeSet]:
         """What `trunk` gives, from the atoms and near edges after the last block; `frames` are of all pairs."""
         config = self.config
         frames = self._frames(graph.vectors) if frames is None else frames
         every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
         hops = EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
         weight = jnp.where(graph.near_mask, envelope(hops.distance[graph.near], config.reach), 0.0)
-        far = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
-        far = far.at[graph.near].add(e * weight[:, None, None])
+        started = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
+        far = of_each(
+            lambda part, new: part.at[graph.near].add(new * weight[:, None, None, None]), started, e
+        )
         last = partial(self.hop, edges=hops)
         hidden, _ = (jax.checkpoint(last) if remat else last)(x, far)
         return x, hidden, hops
 
     def read(
-        self, x: Nodes, hidden: Edges, hops: EdgeSet
+        self, x: Nodes, hidden: Orders, hops: EdgeSet
     ) -> tuple[Float[Array, "pairs irreps"], Float[Array, "atoms irreps"], list[Array]]:
         """The irreps of `__call__` from what `trunk` gives."""
         site = self.site_readout(self.site.hidden(self.site_norm(x))) + self._field(hidden, hops, len(x))
         return self.hop_readout(hidden), site, hops.frames.rotations
 
-    def _field(self, hidden: Edges, hops: EdgeSet, n_atoms: int) -> Float[Array, "atoms irreps"]:
+    def _field(self, hidden: Orders, hops: EdgeSet, n_atoms: int) -> Float[Array, "atoms irreps"]:
         """What each neighbour adds to an atom's on-site block: a plain sum, which attention's mean cannot tell."""
         axial = self.field_readout(hidden) * hops.envelope[:, None]
         fields = out_of_frames(axial, hops.frames.rotations, self.coupling)

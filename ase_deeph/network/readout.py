@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ase_deeph.coupling import BlockCoupling
 from ase_deeph.harmonics import degree_slice
 from ase_deeph.network.products import weighed
-from ase_deeph.network.so2 import by_order, by_parity, weights
+from ase_deeph.network.so2 import Orders, weights, with_natural_rows, with_pseudo_rows
 
 
 class SiteReadout(nnx.Module):
@@ -62,20 +62,23 @@ class HopReadout(nnx.Module):
         source, sign = _component_sources(coupling)
         self._source, self._sign = tuple(source), tuple(sign)
 
-    def __call__(self, x: Float[Array, "edges components channels"]) -> Float[Array, "edges irreps"]:
+    def __call__(self, x: Orders) -> Float[Array, "edges irreps"]:
         """(n_edges, n_orbitals²) irrep components in the order of the coupling's paths."""
-        n, orders = len(x), by_order(x, self.l_max)
-        natural, pseudo = by_parity(orders[0], self.n_in[0])
-        columns = [
-            weighed(natural.reshape(n, -1), self.natural[...]),
-            weighed(pseudo.reshape(n, -1), self.pseudo[...]),
-        ]
+        n, degrees = len(x[0]), self.l_max + 1
+        middle = jnp.concatenate(
+            [
+                with_pseudo_rows(self.natural[...], degrees, self.n_in[1]),
+                with_natural_rows(self.pseudo[...], degrees, self.n_in[0]),
+            ],
+            axis=1,
+        )
+        columns = [weighed(x[0].reshape(n, -1), middle)]
         for m, weight in enumerate(self.orders, start=1):
-            columns.append(weighed(orders[m].reshape(n, 2, -1), weight[...]).reshape(n, -1))
+            columns.append(weighed(x[m].reshape(n, 2, -1), weight[...]).reshape(n, -1))
         outputs = jnp.concatenate(columns, axis=1)
         return (
             outputs[:, np.array(self._source, dtype=np.int32)]
-            * np.array(self._sign, dtype=np.float32).astype(x.dtype)[None]
+            * np.array(self._sign, dtype=np.float32).astype(outputs.dtype)[None]
         )
 
 

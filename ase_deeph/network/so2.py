@@ -2,16 +2,18 @@
 
 Reference: S. Passaro, C. L. Zitnick, ICML 2023 (arXiv:2302.03655), extended here to O(3).
 
-Features of an edge are (edges, (l_max+1)², channels) with rows sorted by |m| ("m-major"): first m = 0 for all
-l, then for each m > 0 the *even* and then the *odd* components for l = m ... l_max.  Even and odd refer to a
-reflection in a plane through the edge.  A channel of natural parity has even = x_{l,m} and odd = x_{l,-m}; a
-pseudo channel, whose sign under inversion is the opposite, has even = x_{l,-m} and odd = -x_{l,m}.  Both then
-turn alike about the edge, so one real matrix per m mixes all l and all channels, applied to even and odd rows
-alike, and the layer is equivariant under O(3), not SO(3) alone.  For m = 0 natural and pseudo stay apart.
+Features of edges are one array for each |m| (`Orders`): (edges, 1, l_max + 1, channels) for m = 0 and, for m > 0,
+(edges, 2, l_max + 1 - m, channels) for l = m ... l_max, the *even* components and then the *odd* ones.  Even and odd
+refer to a reflection in a plane through the edge.  A channel of natural parity has even = x_{l,m} and odd = x_{l,-m};
+a pseudo channel, whose sign under inversion is the opposite, has even = x_{l,-m} and odd = -x_{l,m}.  Both then
+turn alike about the edge, so one real matrix per m mixes all l and all channels, applied to even and odd components
+alike, and the layer is equivariant under O(3), not SO(3) alone.  For m = 0 natural and pseudo stay apart.  Layers take
+and give the arrays of each |m| by themselves: joined and cut again between layers they would be copied each time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -25,13 +27,14 @@ from jaxtyping import Array, Float
 from ase_deeph.harmonics import degree_slice
 from ase_deeph.network.products import weighed
 
-Features = Float[Array, "edges components channels"]
+Features = Float[Array, "n components channels"]
+Orders = tuple[Float[Array, "edges parities degrees channels"], ...]
 _EXACT = jax.lax.Precision.HIGHEST
 
 
 @cache
 def m_major_order(l_max: int) -> np.ndarray:
-    """((l_max+1)²,) position in the l-major order of each m-major row."""
+    """((l_max+1)²,) position in the l-major order of each row of an edge's frame: by |m|, even, odd, then by l."""
     rows = [l * l + l for l in range(l_max + 1)]
     for m in range(1, l_max + 1):
         rows += [l * l + l + m for l in range(m, l_max + 1)]
@@ -39,46 +42,28 @@ def m_major_order(l_max: int) -> np.ndarray:
     return np.array(rows, dtype=np.int32)
 
 
-@cache
-def degree_of_row(l_max: int) -> np.ndarray:
-    """((l_max+1)²,) degree l of each m-major row."""
-    return np.sqrt(m_major_order(l_max)).astype(np.int32)
-
-
-@cache
-def order_slices(l_max: int) -> tuple[slice, ...]:
-    """Rows of each |m| (even and odd together)."""
+def by_order(x: Features, l_max: int) -> Orders:
+    """Rows sorted by |m| as an array for each |m|; a split, whose gradient is one concatenation."""
     counts = [l_max + 1] + [2 * (l_max + 1 - m) for m in range(1, l_max + 1)]
-    ends = np.cumsum(counts)
-    return tuple(slice(int(e - c), int(e)) for e, c in zip(ends, counts, strict=True))
+    parts = jnp.split(x, list(np.cumsum(counts)[:-1]), axis=1)
+    return tuple(part.reshape(len(x), min(m, 1) + 1, -1, x.shape[-1]) for m, part in enumerate(parts))
 
 
-def by_order(x: Features, l_max: int) -> list[Array]:
-    """The rows of each |m|; a split, for its gradient is one concatenation and slices' are as many padded sums."""
-    return jnp.split(x, [rows.stop for rows in order_slices(l_max)[:-1]], axis=1)
+def joined(orders: Orders) -> Features:
+    """The inverse of `by_order`."""
+    return jnp.concatenate([part.reshape(len(part), -1, part.shape[-1]) for part in orders], axis=1)
 
 
-def by_degree(x: Float[Array, "n degrees channels"], l_max: int) -> Features:
-    """Numbers of each degree, repeated for every m-major row of that degree."""
-    parts = [x]
-    for m in range(1, l_max + 1):
-        parts += [x[:, m:], x[:, m:]]
-    return jnp.concatenate(parts, axis=1)
+def of_each(function: Callable[..., Array], *orders: Orders) -> Orders:
+    """function(array, array, ...) of the arrays of each |m|."""
+    return tuple(function(*parts) for parts in zip(*orders, strict=True))
 
 
-def by_parity(x: Features, n_natural: int) -> list[Array]:
-    """The natural and the pseudo channels."""
-    return jnp.split(x, [n_natural], axis=-1)
-
-
-def _parities_swapped(x: Features, l_max: int, sign: float) -> Features:
-    """Even and odd rows of every |m| > 0 in each other's place: (sign · odd, -sign · even)."""
-    orders = by_order(x, l_max)
-    parts = [orders[0]]
-    for order in orders[1:]:
-        even, odd = jnp.split(order, 2, axis=1)
-        parts += [sign * odd, -sign * even]
-    return jnp.concatenate(parts, axis=1)
+def _pseudo_swapped(x: Orders, n_natural: int, sign: float) -> Orders:
+    """Even and odd of every |m| > 0 in each other's place, (sign · odd, -sign · even), in pseudo channels alone."""
+    natural = jnp.arange(x[0].shape[-1]) < n_natural
+    signs = jnp.array([sign, -sign], dtype=x[0].dtype)[None, :, None, None]
+    return (x[0], *(jnp.where(natural, part, signs * part[:, ::-1]) for part in x[1:]))
 
 
 @jax.custom_jvp
@@ -132,16 +117,14 @@ class EdgeFrames:
         part.l_max, part._out, part._into = self.l_max, self._out[edges], self._into[edges]
         return part
 
-    def into(self, features: Features, n_natural: int) -> Features:
-        """From the global frame (l-major rows) to the edge's (m-major, even and odd)."""
-        natural, pseudo = by_parity(_turned(self._into, self._out, features), n_natural)
-        return jnp.concatenate([natural, _parities_swapped(pseudo, self.l_max, 1.0)], axis=-1)
+    def into(self, features: Features, n_natural: int) -> Orders:
+        """From the global frame (l-major rows) to the edge's."""
+        turned = by_order(_turned(self._into, self._out, features), self.l_max)
+        return _pseudo_swapped(turned, n_natural, 1.0)
 
-    def out(self, features: Features, n_natural: int) -> Features:
+    def out(self, features: Orders, n_natural: int) -> Features:
         """From the edge's frame back to the global one."""
-        natural, pseudo = by_parity(features, n_natural)
-        both = jnp.concatenate([natural, _parities_swapped(pseudo, self.l_max, -1.0)], axis=-1)
-        return _turned(self._out, self._into, both)
+        return _turned(self._out, self._into, joined(_pseudo_swapped(features, n_natural, -1.0)))
 
     @staticmethod
     def blocks_out_of(
@@ -199,37 +182,76 @@ class SO2Linear(nnx.Module):
             ]
         )
 
-    def __call__(self, x: Features) -> tuple[Features, Float[Array, "edges scalars"] | None]:
+    def __call__(self, x: Orders) -> tuple[Orders, Float[Array, "edges scalars"] | None]:
         """Features and the extra scalars (None when there are none)."""
-        n, degrees = x.shape[0], self.l_max + 1
-        orders = by_order(x, self.l_max)
-        natural, pseudo = (part.reshape(n, -1) for part in by_parity(orders[0], self.n_in[0]))
-        rows = [
-            jnp.concatenate(
-                [
-                    weighed(natural, self.natural[...]).reshape(n, degrees, -1),
-                    weighed(pseudo, self.pseudo[...]).reshape(n, degrees, -1),
-                ],
-                axis=-1,
-            )
-        ]
-        for m, weight in enumerate(self.orders, start=1):
-            pairs = weighed(orders[m].reshape(n, 2, -1), weight[...])
-            rows.append(pairs.reshape(n, 2 * (degrees - m), -1))
+        degrees = self.l_max + 1
+        middle = apart(self.natural[...], self.pseudo[...], degrees)
+        found = []
+        for m, (part, weight) in enumerate(zip(x, [middle, *(w[...] for w in self.orders)], strict=True)):
+            rows = weighed(part.reshape(*part.shape[:2], -1), weight)
+            found.append(rows.reshape(*part.shape[:2], degrees - m, -1))
         scalars = None
         if self.scalars is not None and self.scalar_bias is not None:
-            scalars = weighed(natural, self.scalars[...]) + self.scalar_bias[...][None]
-        return jnp.concatenate(rows, axis=1), scalars
+            read = with_pseudo_rows(self.scalars[...], degrees, self.n_in[1])
+            scalars = weighed(x[0].reshape(len(x[0]), -1), read) + self.scalar_bias[...][None]
+        return tuple(found), scalars
 
 
-def gate(x: Features, gates: Float[Array, "edges gates"], l_max: int, n_natural: int) -> Features:
+def with_pseudo_rows(
+    weight: Float[Array, "rows columns"], degrees: int, n_pseudo: int
+) -> Float[Array, "more columns"]:
+    """Rows (degree, natural channel) -> rows (degree, natural and pseudo channels), zero for the pseudo ones."""
+    rows = weight.reshape(degrees, -1, weight.shape[1])
+    return jnp.pad(rows, ((0, 0), (0, n_pseudo), (0, 0))).reshape(-1, weight.shape[1])
+
+
+def with_natural_rows(
+    weight: Float[Array, "rows columns"], degrees: int, n_natural: int
+) -> Float[Array, "more columns"]:
+    """Rows (degree, pseudo channel) -> rows (degree, natural and pseudo channels), zero for the natural ones."""
+    rows = weight.reshape(degrees, -1, weight.shape[1])
+    return jnp.pad(rows, ((0, 0), (n_natural, 0), (0, 0))).reshape(-1, weight.shape[1])
+
+
+def apart(
+    natural: Float[Array, "rows columns"], pseudo: Float[Array, "others more"], degrees: int
+) -> Float[Array, "all outputs"]:
+    """One matrix on (degree, natural and pseudo channels) that keeps both apart; its zeros cost less than cuts."""
+    a = natural.reshape(degrees, natural.shape[0] // degrees, degrees, -1)
+    b = pseudo.reshape(degrees, pseudo.shape[0] // degrees, degrees, -1)
+    rows, columns = a.shape[1] + b.shape[1], a.shape[3] + b.shape[3]
+    both = jnp.pad(a, ((0, 0), (0, b.shape[1]), (0, 0), (0, b.shape[3])))
+    both = both + jnp.pad(b, ((0, 0), (a.shape[1], 0), (0, 0), (a.shape[3], 0)))
+    return both.reshape(degrees * rows, degrees * columns)
+
+
+class EdgeNorm(nnx.Module):
+    """x / rms(x) over all degrees (each with equal weight) and channels, times a learnt factor per (l, channel)."""
+
+    def __init__(self, l_max: int, channels: int) -> None:
+        self.l_max = l_max
+        self.factor = nnx.Param(jnp.ones((l_max + 1, channels)))
+
+    def __call__(self, x: Orders) -> Orders:
+        """The normalised features."""
+        l = np.arange(self.l_max + 1)
+        balance = (1.0 / ((2 * l + 1) * (self.l_max + 1))).astype(x[0].dtype)
+        squares = sum(jnp.einsum("npdc,d->n", part * part, balance[m:]) for m, part in enumerate(x))
+        scale = jax.lax.rsqrt(squares / x[0].shape[-1] + 1e-6)[:, None, None, None]
+        return tuple(part * scale * self.factor[...][None, None, m:] for m, part in enumerate(x))
+
+
+def by_degree(x: Orders, factors: Float[Array, "edges degrees channels"]) -> Orders:
+    """x times a number for each edge, degree and channel."""
+    return tuple(part * factors[:, None, m:] for m, part in enumerate(x))
+
+
+def gate(x: Orders, gates: Float[Array, "edges gates"], n_natural: int) -> Orders:
     """SiLU on natural m = 0 components (invariants of the frame), sigmoid gates per (l, channel) on all others."""
-    n, _, channels = x.shape
-    per_degree = jax.nn.sigmoid(gates.reshape(n, l_max + 1, channels))
-    axial, rest = jnp.split(x, [l_max + 1], axis=1)
-    invariant = jnp.arange(channels) < n_natural
-    axial = axial * jnp.where(invariant, jax.nn.sigmoid(axial), per_degree)
-    return jnp.concatenate([axial, rest * by_degree(per_degree, l_max)[:, l_max + 1 :]], axis=1)
+    per_degree = jax.nn.sigmoid(gates.reshape(len(gates), *x[0].shape[2:]))
+    invariant = jnp.arange(x[0].shape[-1]) < n_natural
+    middle = x[0] * jnp.where(invariant, jax.nn.sigmoid(x[0]), per_degree[:, None])
+    return (middle, *by_degree(x, per_degree)[1:])
 
 
 def n_gates(l_max: int, channels: int) -> int:

@@ -12,7 +12,7 @@ H. Li et al., Nature Computational Science 3, 321 (2023)); without moments only 
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,7 @@ from ase_deeph.network.frames import edge_directions, frame_rotations
 from ase_deeph.network.layout import OrbitalLayout
 from ase_deeph.network.nodes import DegreeLinear, FeedForward, Norm, degrees
 from ase_deeph.network.readout import HopReadout, SiteReadout, out_of_frames
-from ase_deeph.network.so2 import EdgeFrames, SO2Linear, degree_of_row, m_major_order
+from ase_deeph.network.so2 import EdgeFrames, EdgeNorm, Orders, SO2Linear, of_each
 from ase_deeph.network.spin_config import SpinConfig
 from ase_deeph.network.spin_moments import AtomMoments, PairMoments
 from ase_deeph.spin_coupling import SpinCoupling
@@ -64,20 +64,27 @@ class PartLayout:
         self.coupling: Any = SpinCoupling(layout.shells) if part.vector else layout.coupling
 
 
-@cache
-def _rows_of(l_max: int, l_source: int) -> np.ndarray:
-    """Which m-major row of degrees up to l_source is each row up to l_max; (l_source+1)² where there is none."""
-    source = {int(q): n for n, q in enumerate(m_major_order(l_source))}
-    absent = (l_source + 1) ** 2
-    return np.array([source.get(int(q), absent) for q in m_major_order(l_max)], dtype=np.int32)
+def _up_to(orders: Orders, l_max: int) -> Orders:
+    """The features of edges up to another largest degree, zero where there are none."""
+    last = orders[0].shape[2] - 1
+    found = []
+    for m in range(l_max + 1):
+        if m > last:
+            found.append(
+                jnp.zeros_like(orders[-1], shape=(len(orders[0]), 2, l_max + 1 - m, orders[0].shape[3]))
+            )
+        else:
+            part = orders[m][:, :, : l_max + 1 - m]
+            found.append(jnp.pad(part, ((0, 0), (0, 0), (0, l_max + 1 - m - part.shape[2]), (0, 0))))
+    return tuple(found)
 
 
 class Hidden(NamedTuple):
     """What the read-outs read: pairs, atoms, and the pairs whose sum makes the field on an atom."""
 
-    hops: Array
+    hops: Orders
     sites: Array
-    field: Array
+    field: Orders
 
 
 class PartReadout(nnx.Module):
@@ -130,7 +137,7 @@ class SpinStage(nnx.Module):
         given = (network.channels, network.pseudo_channels)
         both, n = (layers.channels, layers.pseudo_channels), layout.n_species
         self.norm_nodes = Norm(degrees(layers.l_max), sum(given))
-        self.norm_edges = Norm(degree_of_row(layers.l_max), sum(given))
+        self.norm_edges = EdgeNorm(layers.l_max, sum(given))
         self.enter_nodes = DegreeLinear(layers.l_max, given, both, rng=rng)
         self.enter_edges = SO2Linear(layers.l_max, given, both, rng=rng)
         if config.magnetic:
@@ -154,27 +161,26 @@ class SpinStage(nnx.Module):
             return hops.frames
         return EdgeFrames(frame_rotations(self.layers.l_max, edge_directions(vectors, hops.distance)))
 
-    def _enter(self, x: Array, hidden: Array) -> tuple[Array, Array]:
+    def _enter(self, x: Array, hidden: Orders) -> tuple[Array, Orders]:
         """The network's features in the head's degrees and channels."""
         more = (self.layers.l_max + 1) ** 2 - x.shape[1]
         x = jnp.pad(x, ((0, 0), (0, more), (0, 0)))
-        padded = jnp.pad(hidden, ((0, 0), (0, 1), (0, 0)))
-        rows = padded[:, _rows_of(self.layers.l_max, self.l_source)]
-        return self.enter_nodes(self.norm_nodes(x)), self.enter_edges(self.norm_edges(rows))[0]
+        edges = self.norm_edges(_up_to(hidden, self.layers.l_max))
+        return self.enter_nodes(self.norm_nodes(x)), self.enter_edges(edges)[0]
 
     def _stage(
         self,
         moments: Float[Array, "atoms 3"],
         graph: CrystalGraph,
         y: Array,
-        q: Array,
+        q: Orders,
         hops: EdgeSet,
         near: EdgeSet,
     ) -> Hidden:
         """f(M): messages about the moments, then pairs and atoms."""
         y = y + self.of_atoms(moments, graph.species)
-        q = q + self.of_pairs(moments, hops)
-        field, logits = self.message(y, q[graph.near], near)
+        q = of_each(jnp.add, q, self.of_pairs(moments, hops))
+        field, logits = self.message(y, of_each(lambda part: part[graph.near], q), near)
         y = self.node(y, field, logits, near)
         hidden, _ = self.hop(y, q, hops)
         return Hidden(hidden, self.site.hidden(self.site_norm(y)), field)
@@ -183,7 +189,7 @@ class SpinStage(nnx.Module):
         self,
         graph: CrystalGraph,
         x: Array,
-        hidden: Array,
+        hidden: Orders,
         hops: EdgeSet,
         moments: Float[Array, "atoms 3"],
         *,

@@ -16,7 +16,7 @@ from ase_deeph.coupling import real_clebsch_gordan
 from ase_deeph.network.config import NetworkConfig
 from ase_deeph.network.elct import EdgeSet
 from ase_deeph.network.embedding import RadialPerceptron
-from ase_deeph.network.so2 import normal, weights
+from ase_deeph.network.so2 import Orders, normal, weights
 from ase_deeph.spin_coupling import VECTOR_ORDER
 
 Moments = Float[Array, "atoms 3"]
@@ -100,7 +100,7 @@ class PairMoments(nnx.Module):
             n_species, config.cutoff, config.n_radial, config.hidden, n_out, rng=rng
         )
 
-    def __call__(self, moments: Moments, edges: EdgeSet) -> Float[Array, "pairs components channels"]:
+    def __call__(self, moments: Moments, edges: EdgeSet) -> Orders:
         """m_i·m_j, m_i × m_j and the quadrupole of both; of collinear moments their product."""
         small = bounded(moments)
         a, b = small[edges.i], small[edges.j]
