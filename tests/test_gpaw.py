@@ -125,6 +125,17 @@ def test_a_cluster_stands_in_free_space() -> None:
     assert np.abs(levels(3.5, **grounded) - levels(6.0)).max() > 10 * free
 
 
+def test_kept_gaussians_are_gpaws_own() -> None:
+    """Moments taken out by Gaussians that are made once: the numbers of GPAW's solver, which makes them each time."""
+    water = molecule("H2O")
+    settings = {"basis": "szp(dzp)", "h": 0.3, "vacuum": 3.0, "density_convergence": 1e-3, "forces": False}
+    own = {"name": "MomentCorrectionPoissonSolver", "poissonsolver": "fast", "moment_corrections": 9}
+    kept = run_gpaw(water, **settings)
+    made = run_gpaw(water, **settings, calculator_options={"poissonsolver": own})
+    assert np.array_equal(kept.hamiltonian.entries, made.hamiltonian.entries)
+    assert kept.energy == made.energy
+
+
 def test_free_boundaries_are_for_clusters() -> None:
     assert free_boundaries(graphene()) == {}
     pair = Atoms("H2", [(0, 0, 0), (0, 0, 0.8)], cell=(6, 6, 6))

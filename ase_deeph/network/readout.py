@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ase_deeph.coupling import BlockCoupling
 from ase_deeph.harmonics import degree_slice
 from ase_deeph.network.products import weighed
-from ase_deeph.network.so2 import Orders, weights, with_natural_rows, with_pseudo_rows
+from ase_deeph.network.so2 import Orders, among_all, weights
 
 
 class SiteReadout(nnx.Module):
@@ -67,8 +67,8 @@ class HopReadout(nnx.Module):
         n, degrees = len(x[0]), self.l_max + 1
         middle = jnp.concatenate(
             [
-                with_pseudo_rows(self.natural[...], degrees, self.n_in[1]),
-                with_natural_rows(self.pseudo[...], degrees, self.n_in[0]),
+                among_all(self.natural[...], degrees, 0, self.n_in[1]),
+                among_all(self.pseudo[...], degrees, self.n_in[0], 0),
             ],
             axis=1,
         )

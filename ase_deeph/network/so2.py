@@ -192,25 +192,17 @@ class SO2Linear(nnx.Module):
             found.append(rows.reshape(*part.shape[:2], degrees - m, -1))
         scalars = None
         if self.scalars is not None and self.scalar_bias is not None:
-            read = with_pseudo_rows(self.scalars[...], degrees, self.n_in[1])
+            read = among_all(self.scalars[...], degrees, 0, self.n_in[1])
             scalars = weighed(x[0].reshape(len(x[0]), -1), read) + self.scalar_bias[...][None]
         return tuple(found), scalars
 
 
-def with_pseudo_rows(
-    weight: Float[Array, "rows columns"], degrees: int, n_pseudo: int
+def among_all(
+    weight: Float[Array, "rows columns"], degrees: int, before: int, after: int
 ) -> Float[Array, "more columns"]:
-    """Rows (degree, natural channel) -> rows (degree, natural and pseudo channels), zero for the pseudo ones."""
+    """Rows (degree, some channels) -> rows (degree, all channels), zero for the so many channels before and after."""
     rows = weight.reshape(degrees, -1, weight.shape[1])
-    return jnp.pad(rows, ((0, 0), (0, n_pseudo), (0, 0))).reshape(-1, weight.shape[1])
-
-
-def with_natural_rows(
-    weight: Float[Array, "rows columns"], degrees: int, n_natural: int
-) -> Float[Array, "more columns"]:
-    """Rows (degree, pseudo channel) -> rows (degree, natural and pseudo channels), zero for the natural ones."""
-    rows = weight.reshape(degrees, -1, weight.shape[1])
-    return jnp.pad(rows, ((0, 0), (n_natural, 0), (0, 0))).reshape(-1, weight.shape[1])
+    return jnp.pad(rows, ((0, 0), (before, after), (0, 0))).reshape(-1, weight.shape[1])
 
 
 def apart(
