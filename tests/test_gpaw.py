@@ -26,6 +26,7 @@ from ase_deeph.dft.gpaw import (
     orbital_radii,
     run_gpaw,
 )
+from ase_deeph.dft.gpaw_free_space import free_space_solver
 from ase_deeph.dft.gpaw_matrices import nearest_image_cells
 from ase_deeph.two_center import overlap
 
@@ -127,13 +128,40 @@ def test_a_cluster_stands_in_free_space() -> None:
 
 def test_kept_gaussians_are_gpaws_own() -> None:
     """Moments taken out by Gaussians that are made once: the numbers of GPAW's solver, which makes them each time."""
-    water = molecule("H2O")
+    pair = molecule("H2O")
+    pair.rotate(40, (1, 2, 3))
     settings = {"basis": "szp(dzp)", "h": 0.3, "vacuum": 3.0, "density_convergence": 1e-3, "forces": False}
     own = {"name": "MomentCorrectionPoissonSolver", "poissonsolver": "fast", "moment_corrections": 9}
-    kept = run_gpaw(water, **settings)
-    made = run_gpaw(water, **settings, calculator_options={"poissonsolver": own})
+    kept = run_gpaw(pair, **settings)
+    made = run_gpaw(pair, **settings, calculator_options={"poissonsolver": own})
     assert np.array_equal(kept.hamiltonian.entries, made.hamiltonian.entries)
     assert kept.energy == made.energy
+
+
+def test_another_box_asks_for_other_gaussians() -> None:
+    """One calculator, two boxes of as many points: the second energy is that of a fresh calculator."""
+    from gpaw import GPAW
+
+    def calculator() -> GPAW:
+        return GPAW(
+            mode="lcao", basis="szp(dzp)", gpts=(24, 24, 24), legacy_gpaw=True, txt=None,
+            poissonsolver=free_space_solver(9), convergence={"density": 1e-3},
+        )  # fmt: skip
+
+    small = molecule("H2O", cell=(7.0, 7.0, 7.0))
+    small.center()
+    large = small.copy()
+    large.set_cell((7.6, 7.6, 7.6))
+    large.center()
+    used = calculator()
+    for atoms in (small, large):
+        atoms.calc = used
+        energy = atoms.get_potential_energy()
+    solver = used.hamiltonian.poisson
+    assert solver.gauss_i[0].gd is solver.gd
+    assert solver.gauss_i[0].kept
+    large.calc = calculator()
+    assert energy == pytest.approx(large.get_potential_energy(), abs=1e-4)
 
 
 def test_free_boundaries_are_for_clusters() -> None:

@@ -12,6 +12,7 @@ from ase_deeph.graph import CrystalGraph, batch, bucket_size
 from ase_deeph.harmonics import rotation_of_shells
 from ase_deeph.matrix import RealSpaceMatrix
 from ase_deeph.network import NetworkConfig, build_network
+from ase_deeph.network.elct import message_weights
 from ase_deeph.pairs import AtomPairs
 
 BASIS = OrbitalBasis({"C": SpeciesBasis((0, 1, 2), 4), "B": SpeciesBasis((0, 0, 1), 3)})
@@ -49,9 +50,9 @@ def _statistics(network):
 class Predictor:
     """One small network with its parameters, in either precision."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, **architecture) -> None:
         self.config = NetworkConfig(
-            kind=kind,
+            **architecture,
             cutoff=5.0,
             message_cutoff=3.0,
             channels=4,
@@ -78,9 +79,16 @@ class Predictor:
         return RealSpaceMatrix.from_padded_blocks(BASIS, pairs, atoms, blocks[: len(pairs)])
 
 
-@pytest.fixture(scope="module", params=["elct", "e3"])
+ARCHITECTURES = {
+    "elct": {"kind": "elct"},
+    "elct with sums": {"kind": "elct", "aggregation": "sum"},
+    "e3": {"kind": "e3"},
+}
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def predictor(request) -> Predictor:
-    return Predictor(request.param)
+    return Predictor(**ARCHITECTURES[request.param])
 
 
 def _rotated_error(predictor: Predictor, Q: np.ndarray, dtype) -> tuple[float, float]:
@@ -208,6 +216,36 @@ def test_statistics_recover_a_two_centre_hamiltonian():
         found = np.asarray(jax.jit(network.apply)(params, statistics, samples[0][0]))
     assert np.abs(samples[0][1]).max() > 1.0
     assert np.abs(found - samples[0][1]).mean() < 2e-3
+
+
+def test_a_basis_of_s_shells_alone():
+    """Its blocks have no path of pseudo parity: read-outs with no columns."""
+    basis = OrbitalBasis({"H": SpeciesBasis((0,), 1)})
+    config = NetworkConfig(cutoff=3.0, l_max=1, channels=4, pseudo_channels=4, n_blocks=1, hidden=8)
+    network = build_network(config, basis)
+    atoms = Atoms("H2", positions=[[0, 0, 0], [0.3, 0.2, 0.7]])
+    graph = CrystalGraph.from_atoms(atoms, AtomPairs.from_atoms(atoms, config.cutoff), basis).pad(3, 6, 4)
+    blocks = np.asarray(jax.jit(network.apply)(network.init(0), network.empty_statistics(), graph))
+    assert np.isfinite(blocks).all()
+    assert np.abs(blocks[:4]).min() > 0
+
+
+def test_sums_tell_how_many_neighbours_there_are():
+    """The weights of n equal messages: sums grow with n, a softmax with one silent neighbour stays below 1."""
+
+    class Edges:
+        i = np.array([0, 0, 1])
+        envelope = np.array([0.5, 0.5, 0.5], dtype=np.float32)
+
+    def total(aggregation: str) -> np.ndarray:
+        weights = message_weights(np.zeros((3, 2), dtype=np.float32), Edges(), 2, aggregation)
+        return np.array([np.asarray(weights)[:2].sum(axis=0), np.asarray(weights)[2]])
+
+    two, one = total("sum")
+    assert np.allclose(two, 2 * one)
+    two, one = total("attention")
+    assert np.allclose(one, 0.5 / 1.5)
+    assert np.allclose(two, 1.0 / 2.0)
 
 
 def test_buckets_are_few():

@@ -27,6 +27,7 @@ from ase_deeph.network.spin_config import SpinConfig
         ({"cutoff": "6"}, "cutoff: expected a positive length in Å, received '6'"),
         ({"cutoff": True}, "cutoff: expected a positive length in Å, received True"),
         ({"cutoff": float("inf")}, "cutoff: expected a positive length in Å, received inf"),
+        ({"aggregation": "mean"}, "aggregation: expected 'attention' or 'sum', received 'mean'"),
         ({"message_cutoff": "3"}, "message_cutoff: expected a length in .* received '3'"),
     ],
 )

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ase_deeph.network import Network
 from ase_deeph.network.chunks import Chunk, Chunks
+from ase_deeph.network.so2 import of_each
 from ase_deeph.network.statistics import Statistics
 
 EdgeMemory = Literal["stored", "rebuilt"]
@@ -96,7 +98,7 @@ class ChunkedNetwork:
         near = module.near_edges(chunk.graph)
         e = module.begin(chunk.graph, near)[1]
         for block, x in zip(list(module.blocks)[: len(xs)], xs, strict=True):
-            e = e + block.write(block.edge(x[chunk.atoms], e, near)[0])[0]
+            e = of_each(jnp.add, e, block.write(block.edge(x[chunk.atoms], e, near)[0])[0])
         return e
 
     def _finish(self, weights: Any, x: Any, e: Any, chunk: Chunk) -> Any:

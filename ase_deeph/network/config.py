@@ -36,6 +36,9 @@ class NetworkConfig:
     n_heads : attention heads; must divide channels and pseudo_channels.
     n_radial : Gaussians that expand the distance.
     hidden : width of the scalar perceptrons.
+    aggregation : how an atom's messages are brought together: "attention", a mean weighed by a softmax over its
+        neighbours, or "sum", a sum of gated messages, which also tells how many neighbours there are; kind "elct"
+        alone, "e3" always sums.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class NetworkConfig:
     n_heads: int = 4
     n_radial: int = 32
     hidden: int = 64
+    aggregation: Literal["attention", "sum"] = "attention"
 
     def __post_init__(self) -> None:
         if self.kind not in ("elct", "e3"):
@@ -60,6 +64,10 @@ class NetworkConfig:
         if self.message_cutoff is not None:
             check_length(self, "message_cutoff", "network", most=self.cutoff)
         check_whole(self, _LEAST, "network")
+        if self.aggregation not in ("attention", "sum"):
+            raise ValueError(
+                f"network aggregation: expected 'attention' or 'sum', received {self.aggregation!r}"
+            )
         if self.channels % self.n_heads or self.pseudo_channels % self.n_heads:
             raise ValueError(
                 f"network n_heads: expected a divisor of channels={self.channels} and "

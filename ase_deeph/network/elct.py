@@ -1,4 +1,4 @@
-"""The equivariant local-coordinate transformer: SO(2) convolutions in edge frames, attention, edges then nodes.
+"""The equivariant local-coordinate transformer: SO(2) convolutions in edge frames, attention or sums, edges then nodes.
 
 After Y. Wang et al., DeepH-2 (arXiv:2401.17015); the layers are those of so2.py and nodes.py.
 """
@@ -86,8 +86,22 @@ class EdgeUpdate(nnx.Module):
         return gate(hidden, scalars[:, : self.n_gates], natural), logits
 
 
+def message_weights(
+    logits: Float[Array, "edges heads"], edges: EdgeSet, n_atoms: int, aggregation: str
+) -> Float[Array, "edges heads"]:
+    """What each message counts for at its atom, smooth at the cutoff.
+
+    "attention": a softmax over the neighbours and one silent neighbour; "sum": a gate over a usual number of them.
+    """
+    if aggregation == "sum":
+        return 2.0 * jax.nn.sigmoid(logits) * edges.envelope[:, None] / _MEAN_NEIGHBOURS
+    attention = jnp.exp(logits) * edges.envelope[:, None]
+    total = jax.ops.segment_sum(attention, edges.i, n_atoms) + 1.0
+    return attention / total[edges.i]
+
+
 class NodeUpdate(nnx.Module):
-    """Messages of the edges, weighed by attention, into the atoms; then the feed-forward."""
+    """Messages of the edges into the atoms (see `message_weights`), then the feed-forward."""
 
     def __init__(self, config: NetworkConfig, *, rng: np.random.Generator) -> None:
         self.config = config
@@ -100,12 +114,10 @@ class NodeUpdate(nnx.Module):
     def __call__(
         self, x: Nodes, hidden: Orders, logits: Float[Array, "edges heads"], edges: EdgeSet
     ) -> Nodes:
-        """The updated atoms: softmax over neighbours, smooth at the cutoff, with one silent neighbour."""
+        """The updated atoms."""
         config, n_atoms = self.config, len(x)
         message = edges.frames.out(self.message(hidden)[0], config.channels)
-        attention = jnp.exp(logits) * edges.envelope[:, None]
-        total = jax.ops.segment_sum(attention, edges.i, n_atoms) + 1.0
-        share = attention / total[edges.i]
+        share = message_weights(logits, edges, n_atoms, config.aggregation)
         per_channel = jnp.concatenate(
             [
                 jnp.repeat(share, config.channels // config.n_heads, axis=1),
@@ -257,7 +269,7 @@ class ELCT(nnx.Module):
         return self.hop_readout(hidden), site, hops.frames.rotations
 
     def _field(self, hidden: Orders, hops: EdgeSet, n_atoms: int) -> Float[Array, "atoms irreps"]:
-        """What each neighbour adds to an atom's on-site block: a plain sum, which attention's mean cannot tell."""
+        """What each neighbour adds to an atom's on-site block: a plain sum, of which attention knows a mean."""
         axial = self.field_readout(hidden) * hops.envelope[:, None]
         fields = out_of_frames(axial, hops.frames.rotations, self.coupling)
         return jax.ops.segment_sum(fields, hops.i, n_atoms) / _MEAN_NEIGHBOURS**0.5

@@ -60,7 +60,7 @@ class DegreeLinear(nnx.Module):
 class Norm(nnx.Module):
     """x / rms(x) over all degrees (each with equal weight) and channels, times a learnt factor per (l, channel).
 
-    One number per atom or edge, so that the layer stays strictly local; works in any order of rows.
+    One number per atom, so that the layer stays strictly local.
     """
 
     def __init__(self, degree_of_row: np.ndarray, channels: int) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from ase_deeph.coupling import BlockCoupling
 from ase_deeph.harmonics import degree_slice
 from ase_deeph.network.products import weighed
-from ase_deeph.network.so2 import Orders, among_all, weights
+from ase_deeph.network.so2 import Orders, weights, zero_padded_rows
 
 
 class SiteReadout(nnx.Module):
@@ -65,14 +65,14 @@ class HopReadout(nnx.Module):
     def __call__(self, x: Orders) -> Float[Array, "edges irreps"]:
         """(n_edges, n_orbitals²) irrep components in the order of the coupling's paths."""
         n, degrees = len(x[0]), self.l_max + 1
-        middle = jnp.concatenate(
+        axial = jnp.concatenate(
             [
-                among_all(self.natural[...], degrees, 0, self.n_in[1]),
-                among_all(self.pseudo[...], degrees, self.n_in[0], 0),
+                zero_padded_rows(self.natural[...], degrees, 0, self.n_in[1]),
+                zero_padded_rows(self.pseudo[...], degrees, self.n_in[0], 0),
             ],
             axis=1,
         )
-        columns = [weighed(x[0].reshape(n, -1), middle)]
+        columns = [weighed(x[0].reshape(n, -1), axial)]
         for m, weight in enumerate(self.orders, start=1):
             columns.append(weighed(x[m].reshape(n, 2, -1), weight[...]).reshape(n, -1))
         outputs = jnp.concatenate(columns, axis=1)

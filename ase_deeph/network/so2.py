@@ -28,7 +28,7 @@ from ase_deeph.harmonics import degree_slice
 from ase_deeph.network.products import weighed
 
 Features = Float[Array, "n components channels"]
-Orders = tuple[Float[Array, "edges parities degrees channels"], ...]
+Orders = tuple[Float[Array, "edges _ _ channels"], ...]
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -185,40 +185,43 @@ class SO2Linear(nnx.Module):
     def __call__(self, x: Orders) -> tuple[Orders, Float[Array, "edges scalars"] | None]:
         """Features and the extra scalars (None when there are none)."""
         degrees = self.l_max + 1
-        middle = apart(self.natural[...], self.pseudo[...], degrees)
+        axial = block_diagonal(self.natural[...], self.pseudo[...], degrees)
         found = []
-        for m, (part, weight) in enumerate(zip(x, [middle, *(w[...] for w in self.orders)], strict=True)):
+        for m, (part, weight) in enumerate(zip(x, [axial, *(w[...] for w in self.orders)], strict=True)):
             rows = weighed(part.reshape(*part.shape[:2], -1), weight)
             found.append(rows.reshape(*part.shape[:2], degrees - m, -1))
         scalars = None
         if self.scalars is not None and self.scalar_bias is not None:
-            read = among_all(self.scalars[...], degrees, 0, self.n_in[1])
+            read = zero_padded_rows(self.scalars[...], degrees, 0, self.n_in[1])
             scalars = weighed(x[0].reshape(len(x[0]), -1), read) + self.scalar_bias[...][None]
         return tuple(found), scalars
 
 
-def among_all(
+def zero_padded_rows(
     weight: Float[Array, "rows columns"], degrees: int, before: int, after: int
 ) -> Float[Array, "more columns"]:
     """Rows (degree, some channels) -> rows (degree, all channels), zero for the so many channels before and after."""
-    rows = weight.reshape(degrees, -1, weight.shape[1])
-    return jnp.pad(rows, ((0, 0), (before, after), (0, 0))).reshape(-1, weight.shape[1])
+    n, columns = weight.shape[0] // degrees, weight.shape[1]
+    rows = jnp.pad(weight.reshape(degrees, n, columns), ((0, 0), (before, after), (0, 0)))
+    return rows.reshape(degrees * (before + n + after), columns)
 
 
-def apart(
+def block_diagonal(
     natural: Float[Array, "rows columns"], pseudo: Float[Array, "others more"], degrees: int
 ) -> Float[Array, "all outputs"]:
-    """One matrix on (degree, natural and pseudo channels) that keeps both apart; its zeros cost less than cuts."""
-    a = natural.reshape(degrees, natural.shape[0] // degrees, degrees, -1)
-    b = pseudo.reshape(degrees, pseudo.shape[0] // degrees, degrees, -1)
-    rows, columns = a.shape[1] + b.shape[1], a.shape[3] + b.shape[3]
+    """One matrix on (degree, natural and pseudo channels) that keeps the two apart.
+
+    Its zeros are multiplied too, but features are then neither cut nor joined, which takes longer on a CPU.
+    """
+    a = natural.reshape(degrees, natural.shape[0] // degrees, degrees, natural.shape[1] // degrees)
+    b = pseudo.reshape(degrees, pseudo.shape[0] // degrees, degrees, pseudo.shape[1] // degrees)
     both = jnp.pad(a, ((0, 0), (0, b.shape[1]), (0, 0), (0, b.shape[3])))
     both = both + jnp.pad(b, ((0, 0), (a.shape[1], 0), (0, 0), (a.shape[3], 0)))
-    return both.reshape(degrees * rows, degrees * columns)
+    return both.reshape(degrees * both.shape[1], degrees * both.shape[3])
 
 
 class EdgeNorm(nnx.Module):
-    """x / rms(x) over all degrees (each with equal weight) and channels, times a learnt factor per (l, channel)."""
+    """The norm of nodes.py for features of edges: x / rms(x), times a learnt factor per (l, channel)."""
 
     def __init__(self, l_max: int, channels: int) -> None:
         self.l_max = l_max
@@ -242,8 +245,8 @@ def gate(x: Orders, gates: Float[Array, "edges gates"], n_natural: int) -> Order
     """SiLU on natural m = 0 components (invariants of the frame), sigmoid gates per (l, channel) on all others."""
     per_degree = jax.nn.sigmoid(gates.reshape(len(gates), *x[0].shape[2:]))
     invariant = jnp.arange(x[0].shape[-1]) < n_natural
-    middle = x[0] * jnp.where(invariant, jax.nn.sigmoid(x[0]), per_degree[:, None])
-    return (middle, *by_degree(x, per_degree)[1:])
+    axial = x[0] * jnp.where(invariant, jax.nn.sigmoid(x[0]), per_degree[:, None])
+    return (axial, *by_degree(x, per_degree)[1:])
 
 
 def n_gates(l_max: int, channels: int) -> int:

@@ -64,18 +64,17 @@ class PartLayout:
         self.coupling: Any = SpinCoupling(layout.shells) if part.vector else layout.coupling
 
 
-def _up_to(orders: Orders, l_max: int) -> Orders:
-    """The features of edges up to another largest degree, zero where there are none."""
-    last = orders[0].shape[2] - 1
-    found = []
-    for m in range(l_max + 1):
-        if m > last:
-            found.append(
-                jnp.zeros_like(orders[-1], shape=(len(orders[0]), 2, l_max + 1 - m, orders[0].shape[3]))
-            )
-        else:
-            part = orders[m][:, :, : l_max + 1 - m]
-            found.append(jnp.pad(part, ((0, 0), (0, 0), (0, l_max + 1 - m - part.shape[2]), (0, 0))))
+def _padded_degrees(orders: Orders, l_max: int) -> Orders:
+    """The features of edges up to a degree l_max at least their own, zero where there are none."""
+    n, channels = len(orders[0]), orders[0].shape[3]
+    found = [
+        jnp.pad(part, ((0, 0), (0, 0), (0, l_max + 1 - m - part.shape[2]), (0, 0)))
+        for m, part in enumerate(orders)
+    ]
+    found += [
+        jnp.zeros((n, 2, l_max + 1 - m, channels), dtype=orders[0].dtype)
+        for m in range(len(orders), l_max + 1)
+    ]
     return tuple(found)
 
 
@@ -133,7 +132,7 @@ class SpinStage(nnx.Module):
         layouts = {part.name: PartLayout(layout, part) for part in parts_of(config)}
         highest = max(of_part.coupling.l_max for of_part in layouts.values())
         layers = config.layers(network, highest)
-        self.config, self.layers, self.l_source = config, layers, network.l_max
+        self.config, self.layers = config, layers
         given = (network.channels, network.pseudo_channels)
         both, n = (layers.channels, layers.pseudo_channels), layout.n_species
         self.norm_nodes = Norm(degrees(layers.l_max), sum(given))
@@ -165,7 +164,7 @@ class SpinStage(nnx.Module):
         """The network's features in the head's degrees and channels."""
         more = (self.layers.l_max + 1) ** 2 - x.shape[1]
         x = jnp.pad(x, ((0, 0), (0, more), (0, 0)))
-        edges = self.norm_edges(_up_to(hidden, self.layers.l_max))
+        edges = self.norm_edges(_padded_degrees(hidden, self.layers.l_max))
         return self.enter_nodes(self.norm_nodes(x)), self.enter_edges(edges)[0]
 
     def _stage(

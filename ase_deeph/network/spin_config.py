@@ -79,6 +79,7 @@ class SpinConfig:
             n_heads=self.n_heads,
             n_radial=self.n_radial,
             hidden=self.hidden,
+            aggregation=network.aggregation,
         )
 
     def to_dict(self) -> dict[str, Any]:
