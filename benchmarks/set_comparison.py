@@ -4,7 +4,8 @@
 
 DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
 fit.toml. Both networks train at the same time, each in a process and on a thread of its own, with fit.toml's
-numbers; the baseline also with the optimizer named by --baseline-optimizer. The test sets choose nothing.
+numbers, but for [training] products, which the baseline's layers do not have; the baseline also with the optimizer
+named by --baseline-optimizer. The test sets choose nothing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ def configuration(folder: Path, data: Path, kind: str, arguments: argparse.Names
     values["network"]["kind"] = kind
     values["training"]["max_minutes"] = arguments.minutes
     values["output"] = str((Path(arguments.work) / f"{folder.name}-{kind}").absolute())
+    if kind == "e3":
+        values["training"].pop("products", None)
     if kind == "e3" and arguments.baseline_optimizer:
         values["optimizer"] |= {
             "kind": arguments.baseline_optimizer,

@@ -98,6 +98,9 @@ class OptimizerConfig(_Section):
     b2: float = Field(0.999, gt=0, lt=1)
     momentum: float = Field(0.95, ge=0, lt=1)
     """Muon's memory of the gradient."""
+    products: Literal["float32", "bfloat16"] = "float32"
+    """How exactly Muon's Newton-Schulz steps multiply; "bfloat16" as in its first publication, for GPUs and CPUs with
+    AMX."""
 
     @property
     def decay_shape(self) -> str:
@@ -115,7 +118,8 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
     products: Products = "float32"
-    """How exactly H's gradient multiplies features by weights: "tf32" is faster where a GPU has it (products.py)."""
+    """How exactly H's gradient multiplies features by weights: "tf32" is faster where a GPU has it, "bfloat16" on GPUs
+    and CPUs with AMX (products.py)."""
     checkpoint_every: int = Field(1, ge=1)
     validate_every: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
@@ -247,6 +251,11 @@ class TrainingConfig(_Section):
             raise ValueError(
                 f'[training] products = "{self.training.products}" acts on networks of kind "elct" alone, '
                 'received kind "e3"; set it to "float32"'
+            )
+        if self.training.products == "bfloat16" and getattr(self.loss, "derivative_weight", 0.0):
+            raise ValueError(
+                '[training] products = "bfloat16" has no forward-mode derivative, which [loss] derivative_weight '
+                'asks for; set one of them back ("float32", 0)'
             )
         return self
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ase_deeph.compilation_cache import compilation_cache
 from trainers import memory
+from trainers.allocator import keep_freed_memory
 from trainers.config import TrainingConfig
 from trainers.devices import from_first_process
 from trainers.energy_experiment import prepare_energy
@@ -332,7 +333,11 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def running(config: TrainingConfig) -> Iterator[None]:
-    """What holds while a config is worked on: the compilation cache, and double precision where it is asked for."""
+    """What holds while a config is worked on: the compilation cache, and double precision where it is asked for.
+
+    Freed memory stays with the process from here on (see allocator.py).
+    """
+    keep_freed_memory()
     with ExitStack() as context:
         context.enter_context(compilation_cache())
         if config.training.precision == "float64":

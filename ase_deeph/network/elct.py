@@ -25,6 +25,7 @@ from ase_deeph.network.so2 import (
     EdgeNorm,
     Orders,
     SO2Linear,
+    SomeEdges,
     by_degree,
     gate,
     n_gates,
@@ -73,13 +74,15 @@ class EdgeUpdate(nnx.Module):
         self.n_gates = n_gates(config.l_max, total)
         self.mix = SO2Linear(config.l_max, both, both, rng=rng, n_scalars=self.n_gates + config.n_heads)
 
-    def __call__(self, x: Nodes, e: Orders, edges: EdgeSet) -> tuple[Orders, Float[Array, "edges heads"]]:
+    def __call__(
+        self, x: Nodes, e: Orders | SomeEdges, edges: EdgeSet
+    ) -> tuple[Orders, Float[Array, "edges heads"]]:
         """Hidden features and logits."""
         natural, nodes = self.config.channels, self.norm_nodes(x)
         ends = edges.frames.into(self.row(nodes)[edges.i] + self.column(nodes)[edges.j], natural)
         factors = self.radial(edges.distance, edges.species_i, edges.species_j)
         factors = factors.reshape(len(factors), self.config.l_max + 1, -1)
-        z = by_degree(of_each(jnp.add, ends, self.norm_edges(e)), factors)
+        z = by_degree(self.norm_edges.onto(ends, e), factors)
         hidden, scalars = self.mix(z)
         assert scalars is not None
         logits = 5.0 * jnp.tanh(scalars[:, self.n_gates :] / 5.0)
@@ -253,10 +256,8 @@ class ELCT(nnx.Module):
         every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
         hops = EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
         weight = jnp.where(graph.near_mask, envelope(hops.distance[graph.near], config.reach), 0.0)
-        started = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
-        far = of_each(
-            lambda part, new: part.at[graph.near].add(new * weight[:, None, None, None]), started, e
-        )
+        started = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))[0]
+        far = SomeEdges(started, graph.near, of_each(lambda part: part * weight[:, None, None, None], e))
         last = partial(self.hop, edges=hops)
         hidden, _ = (jax.checkpoint(last) if remat else last)(x, far)
         return x, hidden, hops

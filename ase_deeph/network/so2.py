@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ase_deeph.harmonics import degree_slice
 from ase_deeph.network.products import weighed
@@ -220,6 +220,21 @@ def block_diagonal(
     return both.reshape(degrees * both.shape[1], degrees * both.shape[3])
 
 
+class SomeEdges(NamedTuple):
+    """Features of all edges of which only some have more than natural m = 0 components.
+
+    Attributes
+    ----------
+    axial : m = 0 components of all edges without those of `more`.
+    rows : the edges that have more; none twice, but for edges where `more` is zero.
+    more : what is added there.
+    """
+
+    axial: Float[Array, "edges 1 degrees channels"]
+    rows: Int[Array, " some"]
+    more: Orders
+
+
 class EdgeNorm(nnx.Module):
     """The norm of nodes.py for features of edges: x / rms(x), times a learnt factor per (l, channel)."""
 
@@ -227,13 +242,30 @@ class EdgeNorm(nnx.Module):
         self.l_max = l_max
         self.factor = nnx.Param(jnp.ones((l_max + 1, channels)))
 
-    def __call__(self, x: Orders) -> Orders:
-        """The normalised features."""
+    def _squares(self, x: Orders, first: int = 0) -> Float[Array, " edges"]:
+        """The balanced sum of squares of the arrays of |m| = first, first + 1, ..."""
         l = np.arange(self.l_max + 1)
         balance = (1.0 / ((2 * l + 1) * (self.l_max + 1))).astype(x[0].dtype)
-        squares = sum(jnp.einsum("npdc,d->n", part * part, balance[m:]) for m, part in enumerate(x))
-        scale = jax.lax.rsqrt(squares / x[0].shape[-1] + 1e-6)[:, None, None, None]
-        return tuple(part * scale * self.factor[...][None, None, m:] for m, part in enumerate(x))
+        return sum(jnp.einsum("npdc,d->n", part * part, balance[m:]) for m, part in enumerate(x, first))
+
+    def _factors(self, squares: Float[Array, " edges"]) -> Float[Array, "edges degrees channels"]:
+        factor = self.factor[...]
+        return jax.lax.rsqrt(squares / factor.shape[1] + 1e-6)[:, None, None] * factor[None]
+
+    def __call__(self, x: Orders) -> Orders:
+        """The normalised features."""
+        return by_degree(x, self._factors(self._squares(x)))
+
+    def onto(self, given: Orders, x: Orders | SomeEdges) -> Orders:
+        """given + the normalised features; nothing is done where edges have none."""
+        if not isinstance(x, SomeEdges):
+            return of_each(jnp.add, given, self(x))
+        axial = x.axial.at[x.rows].add(x.more[0])
+        squares = self._squares((axial,)).at[x.rows].add(self._squares(x.more[1:], 1))
+        factors = self._factors(squares)
+        there = by_degree(x.more, factors[x.rows])
+        rest = [part.at[x.rows].add(new) for part, new in zip(given[1:], there[1:], strict=True)]
+        return (given[0] + axial * factors[:, None], *rest)
 
 
 def by_degree(x: Orders, factors: Float[Array, "edges degrees channels"]) -> Orders:
