@@ -3,9 +3,9 @@
     python benchmarks/set_comparison.py benchmarks/sets/graphene DATA --minutes 20 -o RESULT.json
 
 DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
-fit.toml. Both networks train at the same time, each in a process and on a thread of its own, with fit.toml's
-numbers, but for [training] products, which the baseline's layers do not have; the baseline also with the optimizer
-named by --baseline-optimizer. The test sets choose nothing.
+fit.toml. Both networks train at the same time, each in a process and on a core of its own, with fit.toml's numbers,
+but for [training] products, which the baseline's layers do not have; the baseline also with the optimizer named by
+--baseline-optimizer. The test sets choose nothing.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def measured(model_path: Path, data: Path) -> dict[str, Any]:
     return errors
 
 
-def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
-    """Train one network, measure it."""
+def train(values: dict[str, Any], data: Path, core: int | None) -> dict[str, Any]:
+    """Train one network, measure it; on one core where the system can be asked for it."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})  # before JAX counts the cores and makes as many threads
     import jax
 
     from trainers.config import parse_config
@@ -109,7 +111,10 @@ def main() -> None:
             parser.error(
                 f"{begun} holds a run already, and times are compared in one go; give another --work"
             )
-    jobs = [(configuration(folder, data, kind, arguments), data) for kind in arguments.kinds]
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    own = cores if len(cores) >= len(arguments.kinds) else [None] * len(arguments.kinds)
+    configurations = [configuration(folder, data, kind, arguments) for kind in arguments.kinds]
+    jobs = [(values, data, core) for values, core in zip(configurations, own, strict=False)]
     context = multiprocessing.get_context("spawn")
     with context.Pool(len(jobs)) as pool:
         rows = pool.starmap(train, jobs)

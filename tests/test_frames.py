@@ -1,4 +1,4 @@
-"""Turns of features into edge frames and back: inverse to each other, with the derivatives of a plain product."""
+"""Turns of features into edge frames and back, with the derivatives of a plain product; norms of an edge's features."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from jax.test_util import check_grads
 
 from ase_deeph.network.frames import frame_rotations
-from ase_deeph.network.so2 import EdgeFrames, _turned, by_order, joined
+from ase_deeph.network.so2 import EdgeFrames, EdgeNorm, SomeEdges, _turned, by_order, joined
 
 N_NATURAL, CHANNELS = 3, 5
 
@@ -73,3 +73,24 @@ def test_products_of_derivatives_are_exact_wherever_they_are_taken():
     text = str(traced)
     assert text.count("dot_general[") > 0
     assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == text.count("dot_general[")
+
+
+@pytest.mark.parametrize("l_max", [0, 2])
+def test_edges_without_features_need_none_to_be_normalised(l_max):
+    """The norm of features that only some edges have is the norm of all of them, zeros written out."""
+    rng = np.random.default_rng(3)
+    n, rows = 6, np.array([4, 1, 5, 5])  # edge 5 stands for padding, where nothing is added
+    with jax.enable_x64(True):
+        norm = EdgeNorm(l_max, CHANNELS)
+        norm.factor[...] = jnp.asarray(rng.normal(size=(l_max + 1, CHANNELS)))
+        given, more = (
+            by_order(jnp.asarray(rng.normal(size=(k, (l_max + 1) ** 2, CHANNELS))), l_max)
+            for k in (n, len(rows))
+        )
+        more = tuple(part.at[2:].set(0.0) for part in more)
+        axial = jnp.asarray(rng.normal(size=(n, 1, l_max + 1, CHANNELS)))
+        full = [jnp.zeros_like(part).at[rows].add(new) for part, new in zip(given, more, strict=True)]
+        expected = norm((full[0] + axial, *full[1:]))
+        found = norm.onto(given, SomeEdges(axial, jnp.asarray(rows), more))
+        assert np.abs(joined(found) - joined(given) - joined(expected)).max() < 1e-13
+        assert np.abs(joined(expected)[1]).max() > 0.1

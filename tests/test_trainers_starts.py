@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ pytest.importorskip("optax")
 pytest.importorskip("orbax.checkpoint")
 
 import jax
+from optax.contrib._muon import orthogonalize_via_newton_schulz
 
 from ase_deeph.basis import OrbitalBasis, SpeciesBasis
 from ase_deeph.io.model_file import read_model
@@ -29,8 +33,26 @@ from trainers.domain import training_domain
 from trainers.dryrun import costs
 from trainers.fit import Trainer, fit
 from trainers.log import read_log
-from trainers.optimizer import Optimizer, _kinds, schedule
+from trainers.optimizer import Optimizer, _kinds, orthogonalised, schedule
 from trainers.transfer import transfer
+
+_FAULTS = """
+import resource, sys
+import jax, jax.numpy as jnp
+from trainers.allocator import keep_freed_memory, return_freed_memory
+rss = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+told = sys.argv[1] == "keep" and keep_freed_memory()
+step = jax.jit(lambda x: jnp.sum(jnp.sort(jnp.cumsum(jnp.sort(x)))))
+step(x := jnp.arange(5e6, dtype=jnp.float32)).block_until_ready()
+step(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+held = rss()
+return_freed_memory()
+print(held - rss())
+"""
 
 NETWORK = NetworkConfig(**TINY)  # type: ignore[arg-type]
 
@@ -202,6 +224,18 @@ def test_muon_turns_matrices_and_leaves_embeddings_and_read_outs_to_adam() -> No
     assert np.all(np.abs(np.linalg.svd(step, compute_uv=False) - 1) < 0.5)
 
 
+@pytest.mark.parametrize("shape", [(3, 12, 20), (2, 20, 8), (1, 6, 6)])
+def test_orthogonalised_as_optax_does(shape: tuple[int, int, int]) -> None:
+    """float32 against optax's own Newton-Schulz steps, bfloat16 within what its factors hold."""
+    stack = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    coefficients = np.array([3.4445, -4.7750, 2.0315], dtype=np.float32)
+    expected = np.stack([orthogonalize_via_newton_schulz(m, coefficients) for m in stack])
+    exact, rounded = (np.asarray(orthogonalised(stack, kind)) for kind in ("float32", "bfloat16"))
+    np.testing.assert_allclose(exact, expected, atol=2e-4)
+    assert rounded.dtype == np.float32
+    assert 1e-5 < np.abs(rounded - exact).max() < 0.1
+
+
 @pytest.mark.parametrize(
     ("shape", "middle"), [("cosine", 0.505), ("linear", 0.505), ("trapezoid", 1.0), ("constant", 1.0)]
 )
@@ -210,3 +244,15 @@ def test_schedules(shape: str, middle: float) -> None:
     assert schedule(0.5, config) == pytest.approx(middle)
     assert schedule(1.0, config) == pytest.approx(1.0 if shape == "constant" else 0.01)
     assert OptimizerConfig(kind="schedule_free").decay_shape == "constant"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc that is told")
+def test_steps_use_the_memory_of_the_last_one_again() -> None:
+    faults, returned = {}, {}
+    for how in ("keep", "return"):
+        done = subprocess.run(
+            [sys.executable, "-c", _FAULTS, how], check=True, capture_output=True, text=True
+        )
+        faults[how], returned[how] = map(int, done.stdout.split())
+    assert faults["keep"] < 0.05 * faults["return"]
+    assert returned["keep"] > 4 * 5e6 > returned["return"]

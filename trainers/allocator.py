@@ -22,11 +22,28 @@ def keep_freed_memory() -> bool:
     -------
     whether malloc was told so.
     """
-    if platform.libc_ver()[0] != "glibc":
+    libc = _glibc()
+    if libc is None:
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    told = [mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, _NEVER), mallopt(_ARENA_MAX, 1)]
+    told = [libc.mallopt(_MMAP_MAX, 0), libc.mallopt(_TRIM_THRESHOLD, _NEVER), libc.mallopt(_ARENA_MAX, 1)]
     return all(told)
+
+
+def return_freed_memory() -> None:
+    """Give all that is held free back to the kernel once, so that it counts as free again."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """This process' C library where it is glibc."""
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt, libc.malloc_trim  # noqa: B018 - looks them up
+    except (OSError, AttributeError):
+        return None
+    return libc

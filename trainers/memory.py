@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from trainers.allocator import return_freed_memory
+
 _GIB = 2.0**30
 
 
@@ -48,6 +50,8 @@ def free(device: Any) -> int | None:
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
         return int(statistics["bytes_limit"] - statistics["bytes_in_use"])
+    if device.platform == "cpu":
+        return_freed_memory()
     found = [value for value in (_machine_free(), _container_free()) if value is not None]
     return min(found) if found else None
 
