@@ -1,11 +1,11 @@
-"""One benchmark set, two networks, the same wall time side by side: ELCT and the Clebsch-Gordan baseline.
+"""One benchmark set, two networks, the same wall time one after the other: ELCT and the Clebsch-Gordan baseline.
 
     python benchmarks/set_comparison.py benchmarks/sets/graphene DATA --minutes 20 -o RESULT.json
 
 DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
-fit.toml. Both networks train at the same time, each in a process and on a core of its own, with fit.toml's numbers,
-but for [training] products, which the baseline's layers do not have; the baseline also with the optimizer named by
---baseline-optimizer. The test sets choose nothing.
+fit.toml. Each network trains in a process of its own, alone on one core (side by side two of them slow each other down
+unequally), with fit.toml's numbers, but for [training] products, which the baseline's layers do not have; the baseline
+also with the optimizer named by --baseline-optimizer. The test sets choose nothing.
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ def measured(model_path: Path, data: Path) -> dict[str, Any]:
     return errors
 
 
-def train(values: dict[str, Any], data: Path, core: int | None) -> dict[str, Any]:
+def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
     """Train one network, measure it; on one core where the system can be asked for it."""
-    if core is not None:
-        os.sched_setaffinity(0, {core})  # before JAX counts the cores and makes as many threads
+    if hasattr(os, "sched_setaffinity"):
+        # before JAX counts the cores and makes as many threads
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     import jax
 
     from trainers.config import parse_config
@@ -90,7 +91,7 @@ def train(values: dict[str, Any], data: Path, core: int | None) -> dict[str, Any
 
 
 def main() -> None:
-    """Both networks at once; the table as JSON."""
+    """Both networks, one after the other; the table as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -111,13 +112,10 @@ def main() -> None:
             parser.error(
                 f"{begun} holds a run already, and times are compared in one go; give another --work"
             )
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
-    own = cores if len(cores) >= len(arguments.kinds) else [None] * len(arguments.kinds)
-    configurations = [configuration(folder, data, kind, arguments) for kind in arguments.kinds]
-    jobs = [(values, data, core) for values, core in zip(configurations, own, strict=False)]
+    jobs = [(configuration(folder, data, kind, arguments), data) for kind in arguments.kinds]
     context = multiprocessing.get_context("spawn")
-    with context.Pool(len(jobs)) as pool:
-        rows = pool.starmap(train, jobs)
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        rows = pool.starmap(train, jobs, chunksize=1)
     Path(arguments.output).write_text(json.dumps(rows, indent=1))
     sys.stdout.write(json.dumps(rows, indent=1) + "\n")
 
