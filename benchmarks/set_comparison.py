@@ -3,9 +3,10 @@
     python benchmarks/set_comparison.py benchmarks/sets/graphene DATA --minutes 20 -o RESULT.json
 
 DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
-fit.toml. Each network trains in a process of its own, alone on one core (side by side two of them slow each other down
-unequally), with fit.toml's numbers, but for [training] products, which the baseline's layers do not have; the baseline
-also with the optimizer named by --baseline-optimizer. The test sets choose nothing.
+fit.toml. Each network trains in a process of its own, pinned to one core, and the other waits (side by side they slow
+each other down unequally; leave the machine idle). Both have fit.toml's numbers, but for [training] products, which
+the baseline's layers do not have; the baseline also takes the optimizer named by --baseline-optimizer. The test sets
+choose nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import sys
 import time
 import tomllib
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ def configuration(folder: Path, data: Path, kind: str, arguments: argparse.Names
     if kind == "e3":
         values["training"].pop("products", None)
     if kind == "e3" and arguments.baseline_optimizer:
+        values["optimizer"].pop("products", None)
         values["optimizer"] |= {
             "kind": arguments.baseline_optimizer,
             "learning_rate": arguments.baseline_rate,
@@ -80,6 +83,7 @@ def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
     return {
         "kind": values["network"]["kind"],
         "optimizer": values["optimizer"]["kind"],
+        "products": [values[part].get("products", "float32") for part in ("training", "optimizer")],
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(dict(experiment.network.init(0)))),
         "structures": sum(len(b.structures) for b in [experiment.train]),
         "epochs": result.epochs,
@@ -113,10 +117,11 @@ def main() -> None:
                 f"{begun} holds a run already, and times are compared in one go; give another --work"
             )
     jobs = [(configuration(folder, data, kind, arguments), data) for kind in arguments.kinds]
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        rows = pool.starmap(train, jobs, chunksize=1)
-    Path(arguments.output).write_text(json.dumps(rows, indent=1))
+    spawn, rows = multiprocessing.get_context("spawn"), []
+    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
+        for job in jobs:
+            rows.append(pool.submit(train, *job).result())
+            Path(arguments.output).write_text(json.dumps(rows, indent=1))
     sys.stdout.write(json.dumps(rows, indent=1) + "\n")
 
 

@@ -139,18 +139,24 @@ def test_the_baseline_has_no_such_products(tmp_path: Path) -> None:
         parse_config(values, tmp_path)
 
 
-def test_rounded_products_and_a_loss_on_derivatives_are_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_rounded_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("pydantic")
     from trainers.config import parse_config
 
     values = {
         "data": {"train": "data"},
         "network": TINY,
-        "loss": {"derivative_weight": 0.1},
         "training": {"epochs": 1, "products": "bfloat16"},
     }
+    derivatives = values | {"loss": {"derivative_weight": 0.1}}
     with pytest.raises(ValueError, match=r"no forward-mode derivative, which \[loss\] derivative_weight"):
-        parse_config(values, tmp_path)
+        parse_config(derivatives, tmp_path)
+    double = values | {"training": values["training"] | {"precision": "float64"}}  # type: ignore[operator]
+    with pytest.raises(ValueError, match='sums in float32, precision = "float64" asks for more'):
+        parse_config(double, tmp_path)
+    adam = values | {"optimizer": {"kind": "adamw", "products": "bfloat16"}}
+    with pytest.raises(ValueError, match='acts on kind "muon" alone, received kind "adamw"'):
+        parse_config(adam, tmp_path)
 
 
 def test_other_kinds_of_products_are_refused() -> None:

@@ -16,11 +16,12 @@ def keep_freed_memory() -> bool:
 
     XLA frees a step's intermediate arrays when the step ends.  glibc gives blocks of that size back to the
     kernel, which hands them out again page by page and filled with zeros: a fifth of a step's time.  Other C
-    libraries are left alone.
+    libraries are left alone.  To be called before JAX has started its threads: one that allocated already keeps
+    its own pool.
 
     Returns
     -------
-    whether malloc was told so.
+    whether malloc took the settings.
     """
     libc = _glibc()
     if libc is None:
@@ -43,7 +44,7 @@ def _glibc() -> ctypes.CDLL | None:
         return None
     try:
         libc = ctypes.CDLL(None)
-        libc.mallopt, libc.malloc_trim  # noqa: B018 - looks them up
+        libc.mallopt.argtypes, libc.malloc_trim.argtypes = [ctypes.c_int] * 2, [ctypes.c_size_t]
     except (OSError, AttributeError):
         return None
     return libc

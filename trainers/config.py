@@ -76,6 +76,9 @@ class LossConfig(_Section):
     """eV; the Huber loss is quadratic below it."""
 
 
+MuonProducts = Literal["float32", "bfloat16"]
+
+
 class OptimizerConfig(_Section):
     """[optimizer]: which one, warm-up and decay, clipping, exponential moving average of the parameters."""
 
@@ -98,9 +101,18 @@ class OptimizerConfig(_Section):
     b2: float = Field(0.999, gt=0, lt=1)
     momentum: float = Field(0.95, ge=0, lt=1)
     """Muon's memory of the gradient."""
-    products: Literal["float32", "bfloat16"] = "float32"
+    products: MuonProducts = "float32"
     """How exactly Muon's Newton-Schulz steps multiply; "bfloat16" as in its first publication, for GPUs and CPUs with
     AMX."""
+
+    @model_validator(mode="after")
+    def _products_are_muons(self) -> OptimizerConfig:
+        if self.products != "float32" and self.kind != "muon":
+            raise ValueError(
+                f'products = "{self.products}" acts on kind "muon" alone, received kind "{self.kind}"; set it to '
+                '"float32"'
+            )
+        return self
 
     @property
     def decay_shape(self) -> str:
@@ -251,6 +263,11 @@ class TrainingConfig(_Section):
             raise ValueError(
                 f'[training] products = "{self.training.products}" acts on networks of kind "elct" alone, '
                 'received kind "e3"; set it to "float32"'
+            )
+        if self.training.products == "bfloat16" and self.training.precision == "float64":
+            raise ValueError(
+                '[training] products = "bfloat16" sums in float32, precision = "float64" asks for more; set one of '
+                'them back to "float32"'
             )
         if self.training.products == "bfloat16" and getattr(self.loss, "derivative_weight", 0.0):
             raise ValueError(

@@ -335,9 +335,10 @@ def _clock(seconds: float) -> str:
 def running(config: TrainingConfig) -> Iterator[None]:
     """What holds while a config is worked on: the compilation cache, and double precision where it is asked for.
 
-    Freed memory stays with the process from here on (see allocator.py).
+    On a CPU freed memory stays with the process from here on (see allocator.py).
     """
-    keep_freed_memory()
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     with ExitStack() as context:
         context.enter_context(compilation_cache())
         if config.training.precision == "float64":

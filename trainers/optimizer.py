@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ase_deeph.network.products import rounded_einsum
-from trainers.config import OptimizerConfig
+from trainers.config import MuonProducts, OptimizerConfig
 
 _EPSILON = 1e-10
 _MUON_RMS = 0.2
@@ -98,7 +98,13 @@ class Optimizer:
 
 def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     """Muon on matrices (the last two axes), those of equal shape as one batch."""
-    inner = optax.trace(decay=config.momentum, nesterov=True)
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+    def numbers(stacks: Params) -> Params:
+        return jax.tree.map(lambda _: axes, stacks)
+
+    # Momentum alone: optax's own Newton-Schulz steps know one precision.
+    inner = optax.contrib.scale_by_muon(ns_steps=0, beta=config.momentum, weight_dimension_numbers=numbers)
 
     def update(gradient: Params, state: Any, params: Params | None = None) -> tuple[Params, Any]:
         stacks, state = inner.update(_stacked(gradient), state)
@@ -109,7 +115,9 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: inner.init(_stacked(params)), update)
 
 
-def orthogonalised(stack: Float[Array, "n rows columns"], products: str) -> Float[Array, "n rows columns"]:
+def orthogonalised(
+    stack: Float[Array, "n rows columns"], products: MuonProducts
+) -> Float[Array, "n rows columns"]:
     """U V^T of each matrix U Σ V^T, roughly: singular values between 0.7 and 1.2, the smallest ones less.
 
     K. Jordan's five Newton-Schulz steps X <- a X + (b A + c A²) X with A = X X^T, whose factors are rounded to bfloat16

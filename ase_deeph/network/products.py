@@ -27,9 +27,9 @@ def products(kind: Products) -> Iterator[None]:
 
     Parameters
     ----------
-    kind : "float32"; "tf32": mantissas of 10 bits, summed in float32, on devices that have such products; others,
-        CPUs among them, multiply in float32 all the same; "bfloat16": mantissas of 7 bits, summed in float32, on all
-        devices (fast on accelerators and on CPUs with AMX, slow elsewhere; no forward-mode derivative).
+    kind : "float32"; "tf32": 10 bits of mantissa stored, summed in float32, on devices that have such products; others,
+        CPUs among them, multiply in float32 all the same; "bfloat16": 7 bits stored, summed in float32, on all devices
+        (measured to be faster on a CPU with AMX; float32 features alone, no forward-mode derivative).
 
     Raises
     ------
