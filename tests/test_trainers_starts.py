@@ -230,7 +230,9 @@ def test_muon_is_optax_muon() -> None:
     """Three steps of momentum and Newton-Schulz, by our stacks and by optax's own transformation."""
     rng = np.random.default_rng(1)
     params = {"mix": np.zeros((6, 9), np.float32), "row": np.zeros((7, 4), np.float32)}
-    ours, theirs = _muon(OptimizerConfig(kind="muon", momentum=0.9)), optax.contrib.scale_by_muon(beta=0.9)
+    axes = optax.contrib.MuonDimensionNumbers(reduction_axis=0, output_axis=1)
+    theirs = optax.contrib.scale_by_muon(beta=0.9, weight_dimension_numbers=dict.fromkeys(params, axes))
+    ours = _muon(OptimizerConfig(kind="muon", momentum=0.9))
     states = [ours.init(params), theirs.init(params)]
     for _ in range(3):
         slope = {name: rng.normal(size=p.shape).astype(np.float32) for name, p in params.items()}
