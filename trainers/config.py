@@ -269,7 +269,7 @@ class TrainingConfig(_Section):
                 '[training] products = "bfloat16" sums in float32, precision = "float64" asks for more; set one of '
                 'them back to "float32"'
             )
-        if self.training.products == "bfloat16" and getattr(self.loss, "derivative_weight", 0.0):
+        if self.training.products == "bfloat16" and self.loss.derivative_weight:
             raise ValueError(
                 '[training] products = "bfloat16" has no forward-mode derivative, which [loss] derivative_weight '
                 'asks for; set one of them back ("float32", 0)'

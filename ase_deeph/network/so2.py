@@ -246,7 +246,7 @@ class EdgeNorm(nnx.Module):
         """The balanced sum of squares of the arrays of |m| = first, first + 1, ..."""
         l = np.arange(self.l_max + 1)
         balance = (1.0 / ((2 * l + 1) * (self.l_max + 1))).astype(self.factor[...].dtype)
-        return sum(jnp.einsum("npdc,d->n", part * part, balance[m:]) for m, part in enumerate(x, first))
+        return sum(jnp.einsum("npdc,d->n", part * part, balance[m:]) for m, part in enumerate(x, first))  # type: ignore[return-value]
 
     def _factors(self, squares: Float[Array, " edges"]) -> Float[Array, "edges degrees channels"]:
         factor = self.factor[...]
