@@ -3,8 +3,8 @@
     python benchmarks/set_comparison.py benchmarks/sets/graphene DATA --minutes 20 -o RESULT.json
 
 DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
-fit.toml. Each network trains in a process of its own, pinned to one core, and the other waits (side by side they slow
-each other down unequally; leave the machine idle). Both have fit.toml's numbers, but for [training] products, which
+fit.toml. Each network trains in a process of its own, pinned to one core, and the other waits: leave the machine idle,
+and see in log.csv whether it was as fast for both. Both have fit.toml's numbers, but for [training] products, which
 the baseline's layers do not have; the baseline also takes the optimizer named by --baseline-optimizer. The test sets
 choose nothing.
 """

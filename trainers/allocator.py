@@ -15,9 +15,9 @@ def keep_freed_memory() -> bool:
     """Tell this process' malloc to hold on to what is freed, for as long as the process lives.
 
     XLA frees a step's intermediate arrays when the step ends.  glibc gives blocks of that size back to the
-    kernel, which hands them out again page by page and filled with zeros: a fifth of a step's time.  Other C
-    libraries are left alone.  To be called before JAX has started its threads: one that allocated already keeps
-    its own pool.
+    kernel, which hands them out again page by page and filled with zeros (see benchmarks/README.md for what that
+    takes).  Other C libraries are left alone.  To be called before JAX has started its threads: one that allocated
+    already keeps its own pool.
 
     Returns
     -------

@@ -102,8 +102,8 @@ class OptimizerConfig(_Section):
     momentum: float = Field(0.95, ge=0, lt=1)
     """Muon's memory of the gradient."""
     products: MuonProducts = "float32"
-    """How exactly Muon's Newton-Schulz steps multiply; "bfloat16" as in its first publication, for GPUs and CPUs with
-    AMX."""
+    """How exactly Muon's Newton-Schulz steps multiply; "bfloat16", as in its first publication, is faster on a CPU
+    with AMX; GPUs were not tried."""
 
     @model_validator(mode="after")
     def _products_are_muons(self) -> OptimizerConfig:
@@ -130,8 +130,8 @@ class RunConfig(_Section):
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
     products: Products = "float32"
-    """How exactly H's gradient multiplies features by weights: "tf32" is faster where a GPU has it, "bfloat16" on GPUs
-    and CPUs with AMX (products.py)."""
+    """How exactly H's gradient multiplies features by weights: "tf32" for GPUs that have it (not tried), "bfloat16" is
+    faster on a CPU with AMX (products.py)."""
     checkpoint_every: int = Field(1, ge=1)
     validate_every: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)

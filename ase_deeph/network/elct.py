@@ -181,16 +181,10 @@ class ELCT(nnx.Module):
         self.site = FeedForward(config.l_max, both, rng=rng)
         self.site_readout = SiteReadout(layout.coupling, self.site.wide, rng=rng)
 
-    def _axial(self, scalars: Float[Array, "edges numbers"]) -> Orders:
-        """Edge features whose natural m = 0 components are the given numbers, all else zero."""
-        config, n = self.config, len(scalars)
-        top = scalars.reshape(n, 1, config.l_max + 1, config.channels)
-        top = jnp.pad(top, ((0, 0), (0, 0), (0, 0), (0, config.pseudo_channels)))
-        rest = [
-            jnp.zeros((n, 2, config.l_max + 1 - m, top.shape[-1]), dtype=top.dtype)
-            for m in range(1, config.l_max + 1)
-        ]
-        return (top, *rest)
+    def _axial(self, scalars: Float[Array, "edges numbers"]) -> Float[Array, "edges 1 degrees channels"]:
+        """The m = 0 components of edges whose natural ones are the given numbers, the pseudo ones zero."""
+        top = scalars.reshape(len(scalars), 1, self.config.l_max + 1, self.config.channels)
+        return jnp.pad(top, ((0, 0), (0, 0), (0, 0), (0, self.config.pseudo_channels)))
 
     def _frames(self, vectors: Float[Array, "edges 3"]) -> EdgeFrames:
         """The frames of some edges."""
@@ -209,7 +203,9 @@ class ELCT(nnx.Module):
     def begin(self, graph: CrystalGraph, near: EdgeSet) -> tuple[Nodes, Orders]:
         """Atoms and near edges before the first block."""
         channels = self.config.channels
-        e = self._axial(self.start(near.distance, near.species_i, near.species_j))
+        axial = self._axial(self.start(near.distance, near.species_i, near.species_j))
+        n, _, n_degrees, total = axial.shape
+        e = (axial, *(jnp.zeros((n, 2, n_degrees - m, total), axial.dtype) for m in range(1, n_degrees)))
         arrivals = near.frames.out(
             of_each(lambda part: part * near.envelope[:, None, None, None], e), channels
         )
@@ -256,7 +252,7 @@ class ELCT(nnx.Module):
         every = jnp.arange(graph.n_pairs, dtype=jnp.int32)
         hops = EdgeSet(graph, every, graph.pair_mask & ~graph.on_site, frames, config.cutoff)
         weight = jnp.where(graph.near_mask, envelope(hops.distance[graph.near], config.reach), 0.0)
-        started = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))[0]
+        started = self._axial(self.start_hop(hops.distance, hops.species_i, hops.species_j))
         far = SomeEdges(started, graph.near, of_each(lambda part: part * weight[:, None, None, None], e))
         last = partial(self.hop, edges=hops)
         hidden, _ = (jax.checkpoint(last) if remat else last)(x, far)
