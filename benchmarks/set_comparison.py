@@ -1,26 +1,27 @@
-"""One benchmark set, two networks, the same wall time one after the other: ELCT and the Clebsch-Gordan baseline.
+"""One benchmark set, two networks, the same wall time, taking turns: ELCT and the Clebsch-Gordan baseline.
 
     python benchmarks/set_comparison.py benchmarks/sets/graphene DATA --minutes 20 -o RESULT.json
 
 DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
-fit.toml. Each network trains in a process of its own, pinned to one core, and the other waits: leave the machine idle,
-and see in log.csv whether it was as fast for both. Both have fit.toml's numbers, but for [training] products, which
-the baseline's layers do not have; the baseline also takes the optimizer named by --baseline-optimizer. The test sets
-choose nothing.
+fit.toml. Each network trains in a process of its own; the two take turns of ten seconds on one core, and the minutes of
+each are those of its own turns (see turns.py), with compilation. Leave the machine idle. Both have fit.toml's numbers,
+but for [training] products, which the baseline's layers do not have; the baseline also takes the optimizer named by
+--baseline-optimizer. The test sets choose nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import time
 import tomllib
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from turns import in_turns
 
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -64,11 +65,8 @@ def measured(model_path: Path, data: Path) -> dict[str, Any]:
     return errors
 
 
-def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
-    """Train one network, measure it; on one core where the system can be asked for it."""
-    if hasattr(os, "sched_setaffinity"):
-        # before JAX counts the cores and makes as many threads
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+def train(values: dict[str, Any], data: Path, clock: Callable[[], float]) -> dict[str, Any]:
+    """Train one network, measure it."""
     import jax
 
     from trainers.config import parse_config
@@ -78,7 +76,7 @@ def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
     with running(config := parse_config(values)):
         experiment = prepare(config)
         cpu = time.process_time()
-        result = Trainer(experiment).run(resume=False)
+        result = (trainer := Trainer(experiment, clock=clock)).run(resume=False)
         cpu = time.process_time() - cpu
     return {
         "kind": values["network"]["kind"],
@@ -87,6 +85,7 @@ def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(dict(experiment.network.init(0)))),
         "structures": sum(len(b.structures) for b in [experiment.train]),
         "epochs": result.epochs,
+        "updates": int(trainer.state.steps),
         "minutes": result.seconds / 60,
         "cpu_minutes": cpu / 60,
         "validation": {"gauge_fixed": result.errors.gauge_fixed, "raw": result.errors.raw},
@@ -95,7 +94,7 @@ def train(values: dict[str, Any], data: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Both networks, one after the other; the table as JSON."""
+    """Both networks; the table as JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -117,11 +116,10 @@ def main() -> None:
                 f"{begun} holds a run already, and times are compared in one go; give another --work"
             )
     jobs = [(configuration(folder, data, kind, arguments), data) for kind in arguments.kinds]
-    spawn, rows = multiprocessing.get_context("spawn"), []
-    with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as pool:
-        for job in jobs:
-            rows.append(pool.submit(train, *job).result())
-            Path(arguments.output).write_text(json.dumps(rows, indent=1))
+    rows = []
+    for _, row in in_turns(train, jobs):
+        rows.append(row)
+        Path(arguments.output).write_text(json.dumps(rows, indent=1))
     sys.stdout.write(json.dumps(rows, indent=1) + "\n")
 
 

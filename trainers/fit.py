@@ -48,12 +48,18 @@ class Trainer:
     experiment : what is trained on what.
     bar : progress(iterable, label, total, unit) -> iterable, or None for silence.
     steps : compiled steps to share with another run of the same shapes.
+    clock : seconds, by which max_minutes and what the log says of time are measured.
     """
 
     def __init__(
-        self, experiment: Experiment, bar: Progress | None = None, *, steps: Steps | None = None
+        self,
+        experiment: Experiment,
+        bar: Progress | None = None,
+        *,
+        steps: Steps | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.experiment, self.config, self.bar = experiment, experiment.config, bar
+        self.experiment, self.config, self.bar, self.clock = experiment, experiment.config, bar, clock
         self.folder = RunFolder(self.config.output_folder, experiment.log_format)
         self.steps: Steps = steps or experiment.steps
         self.standing = Standing()
@@ -74,7 +80,7 @@ class Trainer:
         reason = self._why_stop()
         if not reason:
             self._check_memory()
-        self._began = time.monotonic() - self.standing.seconds
+        self._began = self.clock() - self.standing.seconds
         while not reason:
             self._epoch()
             reason = self._why_stop()
@@ -175,7 +181,7 @@ class Trainer:
         return used
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._began
+        return self.clock() - self._began
 
     def _why_stop(self) -> str:
         training, standing = self.config.training, self.standing
@@ -226,7 +232,7 @@ class Trainer:
         feed = train.epoch(training.seed, number)
         batches = feed if self.bar is None else self.bar(feed, self._label(number), total=len(feed))
         update, members, sums, carry = 0, [], [], None
-        began = time.perf_counter()
+        began = self.clock()
         try:
             for (positions, total), batch in batches:
                 if carry is None:
@@ -248,7 +254,7 @@ class Trainer:
             raise ValueError(f"training diverged in epoch {number + 1}: {error}") from None
         except jax.errors.JaxRuntimeError as error:
             raise memory.explained(error) from error
-        seen.seconds, seen.waited = time.perf_counter() - began, feed.waited
+        seen.seconds, seen.waited = self.clock() - began, feed.waited
         self.structures += seen.structures
         self.training_seconds += seen.seconds
         self.waited += seen.waited
