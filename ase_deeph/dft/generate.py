@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from ase_deeph.dft.moments import check_moments
 from ase_deeph.dft.recipe import ENGINES, Recipe, Sample
 from ase_deeph.io.deeph import BASIS, read_basis_file, read_deeph, write_basis_file, write_deeph
 from ase_deeph.reference import ReferenceData
+from ase_deeph.workers import workers
 
 logger = logging.getLogger(__name__)
 
@@ -181,15 +181,13 @@ def _outcomes(root: Path, samples: list[Sample], n_workers: int) -> Iterator[tup
         for sample in samples:
             yield sample, _attempt(root, sample)
         return
-    with _single_threaded():
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(n_workers, mp_context=context) as pool:
-            futures: dict[Future[str | None], Sample] = {pool.submit(_attempt, root, s): s for s in samples}
-            for future in as_completed(futures):
-                try:
-                    yield futures[future], future.result()
-                except BrokenProcessPool:
-                    yield futures[future], "a worker process was killed; run the command again to continue"
+    with _single_threaded(), workers(n_workers) as pool:
+        futures: dict[Future[str | None], Sample] = {pool.submit(_attempt, root, s): s for s in samples}
+        for future in as_completed(futures):
+            try:
+                yield futures[future], future.result()
+            except BrokenProcessPool:
+                yield futures[future], "a worker process was killed; run the command again to continue"
 
 
 @contextmanager

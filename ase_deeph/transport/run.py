@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,7 @@ from ase_deeph.transport.ase_backend import ase_transmission
 from ase_deeph.transport.mode_count import ModeCounter
 from ase_deeph.transport.problem import ScatteringProblem
 from ase_deeph.transport.transmission import Outcome, TransmissionReport, solve_energies
+from ase_deeph.workers import workers
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +130,7 @@ def _outcomes(
             yield n, solve_energies(problem, counters, np.array([energy]))[0]
         return
     chunks = [np.arange(n, min(n + _CHUNK, len(energies))) for n in range(0, len(energies), _CHUNK)]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(n_workers, len(chunks)), context) as pool:
+    with workers(min(n_workers, len(chunks))) as pool:
         waiting = {pool.submit(solve_energies, problem, list(counters), energies[c]): c for c in chunks}
         for done in as_completed(waiting):
             yield from zip(waiting[done].tolist(), done.result(), strict=True)
