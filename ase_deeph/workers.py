@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that asked for them, whatever ends it."""
+"""Worker processes that end with the process that asked for them, even when it is killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def workers(n: int) -> Iterator[ProcessPoolExecutor]:
     """A pool of n fresh interpreters.
 
     `ProcessPoolExecutor` alone leaves its workers behind when this process is killed: they finish what was handed out,
-    into a folder where the next call may work already, and then wait for ever.
+    into a folder where the next call may work already, and then wait for ever. An external program that a worker has
+    started (CP2K) still ends by itself.
     """
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, mp_context=spawn, initializer=_end_with_parent) as pool:

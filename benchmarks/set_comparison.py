@@ -4,7 +4,8 @@
 
 DATA holds train, validation, test and perhaps transfer, made by `deeph dataset generate` from the recipes beside
 fit.toml. Each network trains in a process of its own; the two take turns of ten seconds on one core, and the minutes of
-each are those of its own turns (see turns.py), with compilation. Leave the machine idle. Both have fit.toml's numbers,
+each are those of its own turns (see turns.py), without preparing the data and compiling for the largest shape, with all
+other compilation, for which no cache is used. Leave the machine idle. Both have fit.toml's numbers,
 but for [training] products, which the baseline's layers do not have; the baseline also takes the optimizer named by
 --baseline-optimizer. The test sets choose nothing.
 """
@@ -23,7 +24,8 @@ from typing import Any
 
 from turns import in_turns
 
-_ONE_THREAD = {
+_ENVIRONMENT = {
+    "ASE_DEEPH_CACHE": "off",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("--baseline-rate", type=float, default=2e-3)
     parser.add_argument("-o", "--output", required=True)
     arguments = parser.parse_args()
-    os.environ.update(_ONE_THREAD)
+    os.environ.update(_ENVIRONMENT)
     folder, data = Path(arguments.set), Path(arguments.data)
     for kind in arguments.kinds:
         begun = Path(arguments.work) / f"{folder.name}-{kind}"

@@ -1,14 +1,17 @@
 """Processes that take turns on one core: each is stopped while another runs, and its clock stops with it.
 
-What slows a machine down for minutes (its neighbours, its temperature) then falls on all of them alike, which it does
-not when one runs after the other; side by side they would slow each other down, and not alike.
+What slows a machine down for minutes (its neighbours, its temperature) then falls on all of them at the same time,
+which it does not when one runs after the other; side by side they would slow each other down, and not alike. For POSIX
+systems; where a process cannot be given a core (macOS) they still run one at a time.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class OwnClock:
-    """Monotonic seconds without those for which this process was stopped.
+    """Monotonic seconds without those for which this process was stopped, to some milliseconds.
 
     Parameters
     ----------
@@ -56,6 +59,8 @@ class _Turn:
         if self.answer.poll(seconds):
             return True
         os.kill(self.process.pid, signal.SIGSTOP)
+        if hasattr(os, "waitid"):  # until it has stopped (or ended)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self.stopped_at = time.monotonic()
         return False
 
@@ -75,6 +80,9 @@ class _Turn:
 def _call(
     function: Callable[..., Any], job: tuple, stopped: Any, answer: Connection, core: int | None
 ) -> None:
+    if sys.platform == "linux":
+        # a stopped process cannot notice that its parent was killed: the kernel is asked to end it (PR_SET_PDEATHSIG)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if core is not None:
         # before JAX counts the cores and makes as many threads
         os.sched_setaffinity(0, {core})
@@ -90,6 +98,8 @@ def in_turns(
 ) -> Iterator[tuple[int, Any]]:
     """(n, function(*jobs[n], clock)) as they end, each job in a process of its own, all on one core, one at a time.
 
+    Called from the main thread.
+
     Parameters
     ----------
     function : of a module that can be imported; its last argument is the process' OwnClock.
@@ -100,7 +110,6 @@ def in_turns(
     ------
     RuntimeError : a process ended without a result; what it wrote says why.
     """
-    signal.signal(signal.SIGTERM, _exit)  # or the stopped ones would stay when this one is told to end
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     turns = {}
     for n, job in enumerate(jobs):
@@ -108,6 +117,7 @@ def in_turns(
         stopped = _CONTEXT.Value("d", 0.0, lock=False)
         process = _CONTEXT.Process(target=_call, args=(function, job, stopped, theirs, core), name=f"job {n}")
         turns[n] = _Turn(process, answer, theirs, stopped)
+    before = signal.signal(signal.SIGTERM, _exit)  # or the others would stay when this process is told to end
     try:
         while turns:
             for n, turn in list(turns.items()):
@@ -118,3 +128,5 @@ def in_turns(
         for turn in turns.values():
             if turn.process.pid is not None:
                 turn.process.kill()
+                turn.process.join()
+        signal.signal(signal.SIGTERM, before)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "ase_deeph"
 
 FLOORS = [
-    {"basis", "compilation_cache", "processes"},
+    {"basis", "compilation_cache", "processes", "workers"},
     {"neighbours"},
     {"pairs", "harmonics", "coupling", "spin_coupling"},
     {"bloch"},

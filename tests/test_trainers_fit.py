@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -94,6 +95,18 @@ def test_patience_and_minutes_end_a_run(tmp_path: Path) -> None:
     result = Trainer(toy_experiment(timed)).run(resume=False)
     assert "minutes used" in result.reason
     assert 3.0 <= result.seconds < 30.0
+
+
+def test_minutes_go_by_the_clock_given(tmp_path: Path) -> None:
+    """A clock that goes ten seconds at every look ends a minute after six of them at most."""
+    timed = toy_config(tmp_path, epochs=None, max_minutes=1.0)
+    seconds = itertools.count(0.0, 10.0)
+    trainer = Trainer(toy_experiment(timed), clock=lambda: next(seconds))
+    result = trainer.run(resume=False)
+    assert "minutes used" in result.reason
+    assert 60.0 <= result.seconds <= 100.0
+    assert trainer.state is not None
+    assert 1 <= int(trainer.state.steps) <= 6
 
 
 def test_a_loss_that_is_not_finite_names_the_structure(tmp_path: Path) -> None:

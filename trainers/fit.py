@@ -48,7 +48,7 @@ class Trainer:
     experiment : what is trained on what.
     bar : progress(iterable, label, total, unit) -> iterable, or None for silence.
     steps : compiled steps to share with another run of the same shapes.
-    clock : seconds, by which max_minutes and what the log says of time are measured.
+    clock : seconds; max_minutes, the log's seconds and structures per second go by it (the host's wait does not).
     """
 
     def __init__(
