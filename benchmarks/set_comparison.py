@@ -111,6 +111,11 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.update(_ENVIRONMENT)
     folder, data = Path(arguments.set), Path(arguments.data)
+    for part in ("train", "validation"):
+        if not (data / part).is_dir():
+            parser.error(f"{data} holds no {part}; make it with deeph dataset generate {folder / part}.toml")
+    if not Path(arguments.output).absolute().parent.is_dir():
+        parser.error(f"{arguments.output}: its folder is not there, and the result would be lost")
     for kind in arguments.kinds:
         begun = Path(arguments.work) / f"{folder.name}-{kind}"
         if begun.exists():
